@@ -1,0 +1,1 @@
+"""Patchbay, a registry for model patches."""

@@ -1,0 +1,1 @@
+"""JSON REST: names the parts, calls the verb, returns; decides nothing."""

@@ -1,0 +1,1 @@
+"""User commands over the client, one file a noun; knows neither database nor torch."""

@@ -1,0 +1,1 @@
+"""A typed HTTP client; knows only the schemas."""

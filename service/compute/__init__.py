@@ -1,0 +1,1 @@
+"""Long work: byte readers in, files out; knows no database and no network."""

@@ -1,0 +1,1 @@
+"""The parts that  starts itself: a state directory, Postgres, children."""

@@ -1,0 +1,1 @@
+"""File formats byte by byte: headers, overlays, splices, patch files; standard library only."""

@@ -1,0 +1,1 @@
+"""What applies and extracts patches on the user's own machine, with no server."""

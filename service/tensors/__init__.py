@@ -1,0 +1,1 @@
+"""Arithmetic on tensors: which, how far, how packed; pure, torch only."""

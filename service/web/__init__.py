@@ -1,0 +1,1 @@
+"""Catalogue pages, rendered on the server; reads the registry, decides nothing."""
