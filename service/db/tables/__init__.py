@@ -1,0 +1,14 @@
+"""The tables, one file a noun. Importing this package registers every one of them."""
+
+from service.db.tables import (
+    access,
+    blobs,
+    builds,
+    channels,
+    models,
+    operations,
+    patches,
+    recipes,
+)
+
+__all__ = ["access", "blobs", "builds", "channels", "models", "operations", "patches", "recipes"]

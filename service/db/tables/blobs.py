@@ -1,0 +1,26 @@
+"""Blobs that are known to be whole: the bytes are in the store before the row is here."""
+
+from sqlalchemy import BigInteger, LargeBinary
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.db.declarative import Now, Table
+
+
+class Blob(Table):
+    """Immutable bytes, named by their sha256."""
+
+    __tablename__ = "blobs"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[Now]
+
+
+class WeightHeader(Table):
+    """The safetensors header of a weight blob, byte for byte; parsed once, at publication."""
+
+    __tablename__ = "weight_headers"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    size_bytes: Mapped[int]
+    raw: Mapped[bytes] = mapped_column(LargeBinary)

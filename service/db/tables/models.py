@@ -1,0 +1,114 @@
+"""Base models, their versions and files, and their aliases."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from service.db.declarative import Key, Now, Table
+
+
+class Model(Table):
+    """A named line of base weights."""
+
+    __tablename__ = "models"
+
+    id: Mapped[Key]
+    namespace: Mapped[str]
+    name: Mapped[str]
+    key: Mapped[str] = mapped_column(unique=True)
+    """Lower-case `namespace/name`: unique without regard to case."""
+    card: Mapped[str]
+    license: Mapped[str | None]
+    labels: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    revision: Mapped[int] = mapped_column(default=1)
+    """Counts edits of the row; its ETag."""
+    head: Mapped[int] = mapped_column(default=0)
+    """The highest version number ever given; numbers are never reused."""
+    created_by: Mapped[str]
+    created_at: Mapped[Now]
+    updated_at: Mapped[Now]
+    deleted_at: Mapped[datetime | None]
+
+    @property
+    def full_name(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+class ModelVersion(Table):
+    """An immutable published state of a model."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (UniqueConstraint("model_id", "number"),)
+
+    id: Mapped[Key]
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    number: Mapped[int]
+    weights_digest: Mapped[str] = mapped_column(index=True)
+    """The version digest: over the weight files alone."""
+    files_digest: Mapped[str]
+    """Over all files: publishing the same files again finds this version."""
+    size_bytes: Mapped[int]
+    created_by: Mapped[str]
+    created_at: Mapped[Now]
+    withdrawn_at: Mapped[datetime | None]
+    withdrawn_reason: Mapped[str | None]
+    deleted_at: Mapped[datetime | None]
+
+    model: Mapped[Model] = relationship(lazy="joined", innerjoin=True)
+    files: Mapped[list["ModelFile"]] = relationship(
+        order_by="ModelFile.path", lazy="selectin", cascade="all, delete-orphan"
+    )
+
+    @property
+    def reference(self) -> str:
+        """`namespace/name@number`."""
+        return f"{self.model.full_name}@{self.number}"
+
+    @property
+    def weight_files(self) -> list["ModelFile"]:
+        """The files that hold tensors, by path."""
+        return [file for file in self.files if file.is_weights]
+
+
+class ModelFile(Table):
+    """One file of a version."""
+
+    __tablename__ = "model_files"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), index=True)
+    size_bytes: Mapped[int]
+    is_weights: Mapped[bool]
+
+
+class Alias(Table):
+    """A mutable name of a version."""
+
+    __tablename__ = "aliases"
+    __table_args__ = (Index("uq_aliases_model_id_key", "model_id", "key", unique=True),)
+
+    id: Mapped[Key]
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    name: Mapped[str]
+    key: Mapped[str]
+    version_number: Mapped[int]
+    head: Mapped[int]
+    """Number of the last move; the alias's ETag."""
+    follows: Mapped[bool]
+    """`main` follows the newest version until someone moves it."""
+
+
+class AliasMove(Table):
+    """One entry of an alias's history."""
+
+    __tablename__ = "alias_moves"
+
+    alias_id: Mapped[int] = mapped_column(ForeignKey("aliases.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    version_number: Mapped[int]
+    moved_by: Mapped[str]
+    moved_at: Mapped[Now]
