@@ -580,6 +580,23 @@ class DoesNotFit(Conflict):
 
 
 @dataclass(eq=False)
+class OverlayDoesNotFit(Conflict):
+    """An overlay or undo does not belong to a file: a tensor is missing, or has another form."""
+
+    file: str
+    reasons: list[str]
+    more: int = 0
+    slug = "overlay-does-not-fit"
+
+    def __str__(self) -> str:
+        rest = f"; and {self.more} more" if self.more else ""
+        return (
+            f"the overlay does not fit {self.file}: {'; '.join(self.reasons)}{rest}; "
+            "take the overlay that was built on this very file"
+        )
+
+
+@dataclass(eq=False)
 class NotTheSameBase(Conflict):
     """The recipe requires each patch to have been extracted on this very base."""
 
