@@ -282,6 +282,17 @@ class BodyCutOff(Invalid):
 
 
 @dataclass(eq=False)
+class BodyTooLong(Invalid):
+    """More bytes arrived than were announced."""
+
+    expected_bytes: int
+    slug = "body-too-long"
+
+    def __str__(self) -> str:
+        return f"more than the announced {self.expected_bytes} bytes arrived; nothing was kept"
+
+
+@dataclass(eq=False)
 class UploadTooLarge(TooLarge):
     """A body is over the size limit."""
 
@@ -331,6 +342,17 @@ class DiskFull(StorageFull):
             f"no room for {self.needed_bytes} more bytes: {self.free_bytes} are free and a reserve "
             "is kept; nothing was kept, free space on the server and send them again"
         )
+
+
+@dataclass(eq=False)
+class BadStoreUrl(Invalid):
+    """The URL of a blob store is `s3://bucket/prefix`, `file:///folder` or a folder's path."""
+
+    url: str
+    slug = "bad-store-url"
+
+    def __str__(self) -> str:
+        return f"{self.url!r} is no blob store; write s3://bucket/prefix or the path of a folder"
 
 
 @dataclass(eq=False)
@@ -478,6 +500,18 @@ class StillNeeded(Conflict):
     def __str__(self) -> str:
         users = [f"channel {c!r}" for c in self.channels] + [f"recipe {r}" for r in self.recipes]
         return f"{self.kind} {self.name!r} is still needed by {', '.join(users)}; move them first"
+
+
+@dataclass(eq=False)
+class AliasesPoint(Conflict):
+    """A version that an alias names cannot be deleted."""
+
+    name: str
+    aliases: list[str]
+    slug = "aliases-point"
+
+    def __str__(self) -> str:
+        return f"version {self.name!r} is named by {', '.join(self.aliases)}; move them first"
 
 
 @dataclass(eq=False)
@@ -742,6 +776,34 @@ class BadRequest(Invalid):
 
 
 @dataclass(eq=False)
+class FieldsInvalid(Invalid):
+    """A field of the request is missing or wrong.
+
+    `errors` lists each field, what is wrong with it, and by which rule.
+    """
+
+    errors: list[dict[str, str]]
+    slug = "fields-invalid"
+
+    def __str__(self) -> str:
+        told = "; ".join(f"{wrong['field']}: {wrong['message']}" for wrong in self.errors[:5])
+        rest = f"; and {len(self.errors) - 5} more" if len(self.errors) > 5 else ""
+        return f"{told}{rest}; see /openapi.json"
+
+
+@dataclass(eq=False)
+class NotReady(Unavailable):
+    """A part that the service cannot do without does not answer."""
+
+    parts: dict[str, str]
+    slug = "not-ready"
+
+    def __str__(self) -> str:
+        down = [f"{part} ({state})" for part, state in self.parts.items() if state != "ok"]
+        return f"not ready: {', '.join(down)}"
+
+
+@dataclass(eq=False)
 class TokenMissing(Unauthenticated):
     """The request needs a token."""
 
@@ -773,3 +835,88 @@ class ScopeMissing(Forbidden):
     def __str__(self) -> str:
         where = f" in namespace {self.namespace!r}" if self.namespace else ""
         return f"the token has no scope {self.scope!r}{where}; use one that has it"
+
+
+# ── on the user's machine ────────────────────────────────────────────────────────────────────
+
+
+@dataclass(eq=False)
+class LinkedFile(Conflict):
+    """A file that other names share is never changed in place.
+
+    Hub caches link their snapshots to one blob: writing into one would change the others too.
+    """
+
+    path: str
+    reason: str
+    slug = "linked-file"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} {self.reason}, so a change in place would reach further than this file; "
+            "write a patched copy instead, with -o FILE"
+        )
+
+
+@dataclass(eq=False)
+class FileNotAsRecorded(Conflict):
+    """A local file does not have the bytes that its record or its base says."""
+
+    path: str
+    expected: str
+    actual: str
+    slug = "file-not-as-recorded"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} hashes to {self.actual}, not to {self.expected}; nothing was written, "
+            "pull the base again"
+        )
+
+
+@dataclass(eq=False)
+class NothingToUndo(Conflict):
+    """A local file has no record of a patch applied in place."""
+
+    path: str
+    slug = "nothing-to-undo"
+
+    def __str__(self) -> str:
+        return f"{self.path} has no patch applied in place: {self.path}.patchbay holds no undo"
+
+
+@dataclass(eq=False)
+class FileBusy(Conflict):
+    """Another run is changing the same local file."""
+
+    path: str
+    slug = "file-busy"
+
+    def __str__(self) -> str:
+        return f"another run is changing {self.path}; wait until it has ended"
+
+
+@dataclass(eq=False)
+class BadSidecar(Invalid):
+    """The record beside a local file cannot be read."""
+
+    path: str
+    reason: str
+    slug = "bad-sidecar"
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}; pull the base again and remove the record"
+
+
+@dataclass(eq=False)
+class NotVerified(Broken):
+    """Bytes that were fetched or written do not hash to what they must be."""
+
+    what: str
+    expected: str
+    actual: str
+    advice: str
+    slug = "not-verified"
+
+    def __str__(self) -> str:
+        return f"{self.what} hashes to {self.actual}, not to {self.expected}; {self.advice}"
