@@ -588,6 +588,20 @@ class NonFiniteWeights(Invalid):
 
 
 @dataclass(eq=False)
+class SignatureTooLarge(Invalid):
+    """A tensor's change is too large to be kept as a signature.
+
+    Signatures are kept in 32-bit floating point; the change of some f64 tensors is beyond it.
+    """
+
+    tensor: str
+    slug = "signature-too-large"
+
+    def __str__(self) -> str:
+        return f"the change of tensor {self.tensor!r} is beyond the range of F32; leave it out"
+
+
+@dataclass(eq=False)
 class NothingToExtract(Conflict):
     """The models hold no kernel that differs, or none was selected."""
 

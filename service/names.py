@@ -245,8 +245,12 @@ def _ingredient(recipe: str, part: str, namespace: str) -> Ingredient:
     number = version_number(pin) if tilde else None
     if tilde and number is None:
         raise errors.BadRecipe(recipe, f"has {target!r}: after ~ stands a version number")
-    full = name.replace(".", "/", 1) if "." in name else f"{namespace}/{name}"
-    return Ingredient(patch_name(full), number, parse_scale(scale))
+    return Ingredient(short_patch_name(name, namespace), number, parse_scale(scale))
+
+
+def short_patch_name(text: str, namespace: str) -> Name:
+    """Read `name`, of the given namespace, or `namespace.name`, as a recipe writes patches."""
+    return patch_name(text.replace(".", "/", 1) if "." in text else f"{namespace}/{text}")
 
 
 # ── canonical recipes ────────────────────────────────────────────────────────────────────────

@@ -29,3 +29,8 @@ def sessions(engine: Engine) -> sessionmaker[Session]:
 def plain_url(engine: Engine) -> str:
     """The engine's URL as libpq reads it, password included; for procrastinate and LISTEN."""
     return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def with_database(url: str, name: str) -> str:
+    """The same server's URL for another database."""
+    return make_url(url).set(database=name).render_as_string(hide_password=False)

@@ -21,6 +21,8 @@ class Recipe(Table):
     base_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
     """The version it was first made on; another version may hold the same weights."""
     canonical: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    overlay_bytes: Mapped[int]
+    """How many bytes of the base's tensors its patches touch."""
     created_by: Mapped[str]
     created_at: Mapped[Now]
 

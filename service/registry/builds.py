@@ -1,0 +1,246 @@
+"""Builds: ask for one, record its overlays, and plan the bytes of the files it gives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from service import errors, queue
+from service.db.tables.builds import Build, BuildFile
+from service.db.tables.models import ModelFile, ModelVersion
+from service.db.tables.operations import Operation
+from service.db.tables.patches import PatchVersion
+from service.layout.header import Header, parse
+from service.layout.splice import Plan, plan_patched, plan_plain, plan_undo
+from service.names import Digest, parse_digest
+from service.registry import blobs, models, operations, recipes
+from service.registry.access import Principal
+from service.registry.recipes import Resolved
+from service.schemas.operations import State
+
+BUILD: Final = "build"
+BUILDING: Final = "building"
+READY: Final = "ready"
+EXPIRED: Final = "expired"
+USED_EVERY: Final = timedelta(minutes=1)  # how exact `used_at` is: not a write per download
+
+
+class Part(StrEnum):
+    """Which of a build's files is meant."""
+
+    WEIGHTS = "weights"
+    OVERLAY = "overlay"
+    UNDO = "undo"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """The bytes of one file, and what its response headers say about it."""
+
+    plan: Plan
+    path: str
+    recipe: Digest
+    base: str
+    base_digest: Digest
+    overlay_digest: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What a worker made for one weight file; the blob is in the store already."""
+
+    path: str
+    digest: Digest
+    size_bytes: int
+    header: bytes
+
+
+def request(
+    session: Session, resolved: Resolved, *, by: Principal, limits: operations.Limits
+) -> tuple[Build, Operation | None]:
+    """Ask for a recipe to be carried out: ready at once, or an operation that is under way.
+
+    Everybody who asks for one recipe shares one operation. Raises `NoWorker`, `QueueFull`.
+    """
+    recipe = recipes.save(session, resolved, by=by)
+    session.execute(
+        insert(Build)
+        .values(recipe_digest=recipe.digest, state=EXPIRED, created_by=by.id)
+        .on_conflict_do_nothing()
+    )
+    build = session.scalars(
+        select(Build)
+        .where(Build.recipe_digest == recipe.digest)
+        .with_for_update(of=Build)
+        .execution_options(populate_existing=True)
+    ).one()
+    if build.state == READY:
+        return build, None
+    if not resolved.parts:
+        build.state, build.ready_at = READY, func.now()
+        session.flush()
+        session.refresh(build)
+        return build, None
+    if build.state == BUILDING and build.operation_id is not None:
+        under_way = operations.find(session, build.operation_id)
+        if not State(under_way.state).ended:
+            return build, under_way
+    operations.require_worker(session, queue.GPU, limits)
+    operation = operations.request(
+        session,
+        BUILD,
+        recipes.pinned(resolved),
+        {"recipe": recipe.digest},
+        by=by,
+        on=queue.GPU,
+        limits=limits,
+    )
+    build.state, build.operation_id = BUILDING, operation.id
+    session.flush()
+    return build, operation
+
+
+def inputs(
+    session: Session, request: Mapping[str, Any]
+) -> tuple[ModelVersion, list[tuple[PatchVersion, Decimal]]]:
+    """What the worker must read: the base, and the patches in canonical order."""
+    resolved = recipes.loaded(recipes.find(session, Digest(request["recipe"])))
+    return resolved.base, [(part.version, part.scale) for part in resolved.parts]
+
+
+def record(session: Session, operation: Operation, overlays: Sequence[Overlay]) -> dict[str, Any]:
+    """Publish a build; answers the operation's result.
+
+    `operation` is held by the caller. A rebuild must give the bytes that were recorded first, or
+    raises `BuildDiffers`.
+    """
+    digest = Digest(operation.request["recipe"])
+    build = session.get(Build, digest, with_for_update={"of": Build}, populate_existing=True)
+    if build is None:
+        raise errors.ThingNotFound("build", digest)
+    recorded = {file.path: file.overlay_digest for file in build.files}
+    made: dict[str, str] = {overlay.path: overlay.digest for overlay in overlays}
+    for path in sorted(recorded.keys() | made.keys()) if build.files else ():
+        expected, actual = recorded.get(path, "nothing"), made.get(path, "nothing")
+        if expected != actual:
+            raise errors.BuildDiffers(digest, path, expected, actual)
+    for overlay in overlays:
+        blobs.record(session, overlay.digest, overlay.size_bytes)
+        if overlay.path not in recorded:
+            build.files.append(
+                BuildFile(
+                    path=overlay.path,
+                    overlay_digest=overlay.digest,
+                    overlay_size_bytes=overlay.size_bytes,
+                    overlay_header=overlay.header,
+                )
+            )
+    build.state, build.ready_at, build.used_at = READY, func.now(), func.now()
+    session.flush()
+    path = f"/v1/builds/{hex_of(digest)}"
+    return {
+        "id": hex_of(digest),
+        "recipe": digest,
+        "overlay_bytes": sum(overlay.size_bytes for overlay in overlays),
+        "links": {"build": path, "weights": f"{path}/weights", "overlay": f"{path}/overlay"},
+    }
+
+
+def hex_of(digest: str) -> str:
+    """A build's id: its recipe digest in hex."""
+    return digest.removeprefix("sha256:")
+
+
+def find(session: Session, build_id: str) -> Build:
+    """The build of this id (64 hex digits); raises `ThingNotFound`, `BadDigest`."""
+    digest = parse_digest(f"sha256:{build_id}")
+    build = session.get(Build, digest)
+    if build is None:
+        raise errors.ThingNotFound("build", build_id)
+    return build
+
+
+def ready(session: Session, recipe: Digest) -> Build:
+    """The build of a recipe, if its files can be sent now; raises `BuildNotReady`."""
+    build = session.get(Build, recipe)
+    if build is None or build.state != READY:
+        raise errors.BuildNotReady(hex_of(recipe))
+    return build
+
+
+def listed(session: Session, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Build]:
+    """Some builds, newest first, behind the one of (`created_at`, recipe digest)."""
+    query = select(Build).order_by(Build.created_at.desc(), Build.recipe_digest.desc())
+    if after is not None:
+        query = query.where(tuple_(Build.created_at, Build.recipe_digest) < after)
+    return session.scalars(query.limit(limit)).all()
+
+
+def plan(session: Session, build: Build, part: Part, path: str | None) -> FilePlan:
+    """Plan the bytes of one file of a ready build; `path` may be left out if there is one.
+
+    Raises `BuildNotReady`, `SeveralFiles`, `ThingNotFound`.
+    """
+    if build.state != READY:
+        raise errors.BuildNotReady(hex_of(build.recipe_digest))
+    base = build.recipe.base
+    file, overlay = _chosen(build, part, path)
+    _touch(session, build)
+    if overlay is None:
+        planned = plan_plain(Digest(file.digest), file.size_bytes)
+    elif part is Part.OVERLAY:
+        planned = plan_plain(Digest(overlay.overlay_digest), overlay.overlay_size_bytes)
+    else:
+        planned = _spliced(session, part, file, overlay)
+    return FilePlan(
+        plan=planned,
+        path=file.path,
+        recipe=Digest(build.recipe_digest),
+        base=base.reference,
+        base_digest=Digest(file.digest),
+        overlay_digest=Digest(overlay.overlay_digest) if overlay else None,
+    )
+
+
+def _chosen(build: Build, part: Part, path: str | None) -> tuple[ModelFile, BuildFile | None]:
+    """The weight file that is meant, and its overlay if any patch touches it."""
+    base = build.recipe.base
+    overlays = {file.path: file for file in build.files}
+    if part is Part.WEIGHTS:
+        file = models.weight_file(base, path)
+        return file, overlays.get(file.path)
+    if path is None and len(overlays) > 1:
+        raise errors.SeveralFiles(sorted(overlays))
+    if path is None and len(overlays) == 1:
+        (path,) = overlays
+    if path not in overlays:
+        what = f"{path or 'any file'}: no patch touches it"
+        raise errors.ThingNotFound(part.value, what)
+    return models.weight_file(base, path), overlays[path]
+
+
+def _spliced(session: Session, part: Part, file: ModelFile, overlay: BuildFile) -> Plan:
+    base = models.headers(session, [file])[file.path]
+    header = overlay_header(overlay)
+    if part is Part.UNDO:
+        return plan_undo(Digest(file.digest), base, header)
+    return plan_patched(Digest(file.digest), base, Digest(overlay.overlay_digest), header)
+
+
+def overlay_header(file: BuildFile) -> Header:
+    """The header of an overlay, as recorded with the build."""
+    return parse(file.overlay_header, file.overlay_size_bytes, f"the overlay of {file.path}")
+
+
+def _touch(session: Session, build: Build) -> None:
+    session.execute(
+        update(Build)
+        .where(Build.recipe_digest == build.recipe_digest, Build.used_at < func.now() - USED_EVERY)
+        .values(used_at=func.now())
+    )

@@ -1,0 +1,225 @@
+"""Recipes: read, resolve to exact versions, check that all fits, name by digest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from service import errors
+from service.db.tables.models import ModelVersion
+from service.db.tables.patches import PatchVersion
+from service.db.tables.recipes import Recipe, RecipePatch
+from service.layout import fit
+from service.names import (
+    CanonicalRecipe,
+    Digest,
+    Ingredient,
+    Reference,
+    canonical_recipe,
+    model_reference,
+    parse_digest,
+    parse_recipe,
+    patch_reference,
+    scale_text,
+    version_number,
+)
+from service.registry import models, patches
+from service.registry.access import Principal
+from service.schemas.recipes import RecipeBody
+
+Fit = Literal["same_base", "same_architecture"]
+USUAL_SCALES = (Decimal(0), Decimal("1.5"))  # outside, accuracy falls: Cai et al. 2023
+SHOWN_REASONS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A patch of a recipe with its version found."""
+
+    version: PatchVersion
+    scale: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A recipe whose every name is an exact version; `entered` as given, zeros included."""
+
+    base: ModelVersion
+    entered: tuple[Part, ...]
+    canonical: CanonicalRecipe
+    parts: tuple[Part, ...]
+    """In canonical order: merged, without zeros."""
+    overlay_bytes: int
+
+
+def fit_of(version: PatchVersion, base: ModelVersion) -> Fit:
+    """Whether a patch was extracted on these very weights, or fits by its tensors alone."""
+    return "same_base" if version.clean_digest == base.weights_digest else "same_architecture"
+
+
+def resolve(session: Session, recipe: RecipeBody | str, *, require: Fit) -> Resolved:
+    """Resolve and check a recipe: an object, a reference string, or a recipe digest.
+
+    Raises `BadReference`, `BadRecipe`, `ThingNotFound`, `TwoVersionsOfOnePatch`, `BadScale`,
+    `DoesNotFit`, `NotTheSameBase`.
+    """
+    if isinstance(recipe, str) and recipe.startswith("sha256:"):
+        return loaded(find(session, parse_digest(recipe)))
+    base, ingredients = _read(session, recipe)
+    entered = tuple(
+        Part(patches.resolve(session, item.patch, item.version), item.scale) for item in ingredients
+    )
+    _check_versions(entered)
+    canonical = canonical_recipe(
+        Digest(base.weights_digest), ((Digest(p.version.digest), p.scale) for p in entered)
+    )
+    if require == "same_base":
+        _require_same_base(base, entered)
+    known = session.get(Recipe, canonical.digest)
+    overlay_bytes = known.overlay_bytes if known else _check_fit(session, base, entered)
+    by_digest = {part.version.digest: part.version for part in reversed(entered)}
+    parts = tuple(Part(by_digest[digest], scale) for digest, scale in canonical.patches)
+    return Resolved(base, entered, canonical, parts, overlay_bytes)
+
+
+def _read(session: Session, recipe: RecipeBody | str) -> tuple[ModelVersion, Sequence[Ingredient]]:
+    if isinstance(recipe, str):
+        reference = model_reference(recipe)
+        if reference.revision is None or not set("+ =") & set(reference.revision):
+            return models.resolve(session, reference), ()
+        text = parse_recipe(reference.revision, reference.name.namespace)
+        return models.resolve(session, Reference(reference.name, text.base)), text.patches
+    base = models.resolve(session, model_reference(recipe.base))
+    return base, [_ingredient(part.patch, part.scale) for part in recipe.patches]
+
+
+def _ingredient(text: str, scale: Decimal) -> Ingredient:
+    reference = patch_reference(text)
+    number = version_number(reference.revision) if reference.revision else None
+    return Ingredient(reference.name, number, scale)
+
+
+def _check_versions(entered: Sequence[Part]) -> None:
+    numbers: dict[str, set[int]] = {}
+    for part in entered:
+        numbers.setdefault(part.version.patch.full_name, set()).add(part.version.number)
+    for patch, found in numbers.items():
+        if len(found) > 1:
+            raise errors.TwoVersionsOfOnePatch(patch, sorted(found))
+
+
+def _require_same_base(base: ModelVersion, entered: Sequence[Part]) -> None:
+    for part in entered:
+        if fit_of(part.version, base) != "same_base":
+            extracted_on = part.version.clean.reference if part.version.clean else "other weights"
+            raise errors.NotTheSameBase(part.version.reference, base.reference, extracted_on)
+
+
+def _check_fit(session: Session, base: ModelVersion, entered: Sequence[Part]) -> int:
+    """Check each patch against the base; answers how many bytes of tensors they touch."""
+    headers = models.headers(session, base.weight_files)
+    needs = {part.version.reference: patches.needs(part.version) for part in entered}
+    for reference, needed in needs.items():
+        _refuse(reference, base, fit.check(headers, needed))
+    _refuse(" with ".join(needs), base, fit.mixed(headers, needs.values()))
+    return sum(
+        headers[path].entry(name).size_bytes
+        for path, names in fit.touched(headers, needs.values()).items()
+        for name in names
+    )
+
+
+def _refuse(patch: str, base: ModelVersion, reasons: Sequence[str]) -> None:
+    if reasons:
+        more = max(0, len(reasons) - SHOWN_REASONS)
+        raise errors.DoesNotFit(patch, base.reference, list(reasons[:SHOWN_REASONS]), more)
+
+
+def loaded(recipe: Recipe) -> Resolved:
+    """A recorded recipe, as if it were resolved again; its checks were made when it was made."""
+    parts = tuple(Part(row.version, row.scale) for row in recipe.patches)
+    canonical = canonical_recipe(
+        Digest(recipe.base.weights_digest),
+        ((Digest(part.version.digest), part.scale) for part in parts),
+    )
+    return Resolved(recipe.base, parts, canonical, parts, recipe.overlay_bytes)
+
+
+def find(session: Session, digest: Digest) -> Recipe:
+    """The recorded recipe of this digest; raises `ThingNotFound`."""
+    recipe = session.get(Recipe, digest)
+    if recipe is None:
+        raise errors.ThingNotFound("recipe", digest)
+    return recipe
+
+
+def save(session: Session, resolved: Resolved, *, by: Principal) -> Recipe:
+    """Record a recipe, so that its digest finds it again; once however often it is made."""
+    digest = resolved.canonical.digest
+    made = session.scalar(
+        insert(Recipe)
+        .values(
+            digest=digest,
+            base_version_id=resolved.base.id,
+            canonical=resolved.canonical.json(),
+            overlay_bytes=resolved.overlay_bytes,
+            created_by=by.id,
+        )
+        .on_conflict_do_nothing()
+        .returning(Recipe.digest)
+    )
+    if made is not None:
+        session.add_all(
+            RecipePatch(
+                recipe_digest=digest,
+                position=position,
+                patch_version_id=part.version.id,
+                scale=part.scale,
+            )
+            for position, part in enumerate(resolved.parts)
+        )
+        session.flush()
+    return find(session, digest)
+
+
+def pinned(resolved: Resolved) -> str:
+    """The recipe as a reference string with every version pinned."""
+    base = resolved.base.model
+    parts = "".join(
+        f"+{_short(part.version, base.namespace)}~{part.version.number}={scale_text(part.scale)}"
+        for part in resolved.parts
+    )
+    return f"{base.full_name}@{resolved.base.number}{parts}"
+
+
+def _short(version: PatchVersion, namespace: str) -> str:
+    patch = version.patch
+    same = patch.namespace.lower() == namespace.lower()
+    return patch.name if same else f"{patch.namespace}.{patch.name}"
+
+
+def licenses(resolved: Resolved) -> list[str]:
+    """The licences of all parts, each once."""
+    patched = (part.version.patch.license for part in resolved.parts)
+    return sorted({text for text in (resolved.base.model.license, *patched) if text})
+
+
+def warnings(resolved: Resolved) -> list[str]:
+    """What is allowed but worth a second look, for people."""
+    found = []
+    if resolved.base.withdrawn_at is not None:
+        found.append(f"base {resolved.base.reference} is withdrawn")
+    for part in resolved.parts:
+        name = part.version.reference
+        if part.version.withdrawn_at is not None:
+            found.append(f"patch {name} is withdrawn")
+        if fit_of(part.version, resolved.base) == "same_architecture":
+            found.append(f"patch {name} was extracted on another base of the same architecture")
+        if not USUAL_SCALES[0] <= part.scale <= USUAL_SCALES[1]:
+            found.append(f"patch {name}: accuracy usually falls outside scales 0 to 1.5")
+    if len(resolved.parts) > 1:
+        found.append("plain sums of several patches interfere; smaller scales often do better")
+    return found

@@ -1,0 +1,125 @@
+"""Withdraw and delete: a withdrawn version is no longer chosen, a deleted one is gone for good.
+
+A deletion writes a tombstone and is refused while something points at the version: the number is
+never used again, and the blobs stay until they are collected.
+"""
+
+from typing import Final
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from service import errors
+from service.db.tables.builds import Build
+from service.db.tables.channels import Channel, ChannelMove
+from service.db.tables.models import Alias, Model, ModelVersion
+from service.db.tables.patches import Patch, PatchVersion
+from service.db.tables.recipes import Recipe, RecipePatch
+from service.names import Name
+from service.registry import lines
+
+EXPIRED: Final = "expired"
+SHOWN: Final = 10
+
+
+def withdraw(version: ModelVersion | PatchVersion, reason: str) -> None:
+    """Take a version out of choice; whoever pinned it still gets it."""
+    version.withdrawn_at = version.withdrawn_at or func.now()
+    version.withdrawn_reason = reason
+
+
+def delete_model_version(session: Session, version: ModelVersion) -> None:
+    """Write a model version's tombstone; raises `StillNeeded` naming who needs it."""
+    lines.find(session, Model, _name(version.model), lock=True)
+    _check_unneeded(session, "version", version.reference, Recipe.base_version_id == version.id)
+    _leave_aliases(session, version)
+    version.deleted_at = func.now()
+    session.flush()
+
+
+def delete_patch_version(session: Session, version: PatchVersion) -> None:
+    """Write a patch version's tombstone; raises `StillNeeded` naming who needs it."""
+    lines.find(session, Patch, _name(version.patch), lock=True)
+    uses = Recipe.digest.in_(
+        select(RecipePatch.recipe_digest).where(RecipePatch.patch_version_id == version.id)
+    )
+    _check_unneeded(session, "patch version", version.reference, uses)
+    version.deleted_at = func.now()
+    session.flush()
+
+
+def delete_model(session: Session, name: Name) -> None:
+    """Delete a model with all its versions, or nothing; raises `StillNeeded`."""
+    model = lines.find(session, Model, name, lock=True)
+    for alias in session.scalars(select(Alias).where(Alias.model_id == model.id)):
+        alias.follows = True  # what falls with the model keeps nobody from deleting it
+    living = select(ModelVersion).where(
+        ModelVersion.model_id == model.id, ModelVersion.deleted_at.is_(None)
+    )
+    for version in session.scalars(living.order_by(ModelVersion.number.desc())).all():
+        delete_model_version(session, version)
+    model.deleted_at = func.now()
+    session.flush()
+
+
+def delete_patch(session: Session, name: Name) -> None:
+    """Delete a patch with all its versions, or nothing; raises `StillNeeded`."""
+    patch = lines.find(session, Patch, name, lock=True)
+    living = select(PatchVersion).where(
+        PatchVersion.patch_id == patch.id, PatchVersion.deleted_at.is_(None)
+    )
+    for version in session.scalars(living).all():
+        delete_patch_version(session, version)
+    patch.deleted_at = func.now()
+    session.flush()
+
+
+def _check_unneeded(session: Session, kind: str, reference: str, uses: ColumnElement[bool]) -> None:
+    channels = session.scalars(
+        select(Channel.namespace + "/" + Channel.name)
+        .join(
+            ChannelMove,
+            (ChannelMove.channel_id == Channel.id) & (ChannelMove.number == Channel.head),
+        )
+        .join(Recipe, Recipe.digest == ChannelMove.recipe_digest)
+        .where(Channel.deleted_at.is_(None), uses)
+        .order_by(Channel.key)
+        .limit(SHOWN)
+    ).all()
+    built = session.scalars(
+        select(Recipe.digest)
+        .join(Build, Build.recipe_digest == Recipe.digest)
+        .where(Build.state != EXPIRED, uses)
+        .order_by(Recipe.digest)
+        .limit(SHOWN)
+    ).all()
+    if channels or built:
+        raise errors.StillNeeded(kind, reference, list(channels), list(built))
+
+
+def _leave_aliases(session: Session, version: ModelVersion) -> None:
+    """Move a following `main` to the newest version left; other aliases keep the version."""
+    named = session.scalars(
+        select(Alias)
+        .where(Alias.model_id == version.model_id, Alias.version_number == version.number)
+        .with_for_update()
+    ).all()
+    pinned = [alias.name for alias in named if not alias.follows]
+    if pinned:
+        raise errors.AliasesPoint(version.reference, pinned)
+    newest = session.scalar(
+        select(func.max(ModelVersion.number)).where(
+            ModelVersion.model_id == version.model_id,
+            ModelVersion.id != version.id,
+            ModelVersion.deleted_at.is_(None),
+        )
+    )
+    for alias in named:
+        if newest is None:
+            alias.version_number = 0
+        else:
+            alias.version_number = newest
+
+
+def _name(line: Model | Patch) -> Name:
+    return Name(line.namespace, line.name)

@@ -1,0 +1,80 @@
+"""Real parts for every test: one Postgres a session, a fresh database a worker, a blob folder."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.blobs.folder import FolderStore
+from service.db import engine as engines
+from service.db import migrate
+from service.embedded.postgres import start_temporary
+
+sys.path.insert(0, str(Path(__file__).parent))  # the tests' own modules: factories, seaweed
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A Postgres of this test process's own, empty but for the first database."""
+    with start_temporary() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres_url: str) -> str:
+    """A migrated database that tests share; what they write is rolled back."""
+    migrate.upgrade(postgres_url)
+    return postgres_url
+
+
+@pytest.fixture(scope="session")
+def engine(database_url: str) -> Iterator[Engine]:
+    made = engines.create(database_url, application="tests")
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    """A session inside a transaction that is rolled back when the test ends."""
+    with engine.connect() as connection:
+        outer = connection.begin()
+        with Session(
+            connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+        ) as opened:
+            yield opened
+        outer.rollback()
+
+
+@pytest.fixture
+def own_database_url(database_url: str) -> Iterator[str]:
+    """A migrated database of the test's own, for what must commit."""
+    name = f"own_{os.urandom(6).hex()}"
+    template = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    assert template
+    with psycopg.connect(database_url, autocommit=True, dbname="postgres") as admin:
+        admin.execute(f'CREATE DATABASE "{name}"')
+    made = engines.with_database(database_url, name)
+    migrate.upgrade(made)
+    yield made
+    with psycopg.connect(database_url, autocommit=True, dbname="postgres") as admin:
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def own_sessions(own_database_url: str) -> Iterator[sessionmaker[Session]]:
+    """Sessions that commit, on a database of the test's own."""
+    made = engines.create(own_database_url, application="tests")
+    yield engines.sessions(made)
+    made.dispose()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    """An empty blob folder."""
+    return FolderStore(tmp_path / "blobs")
