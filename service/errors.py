@@ -448,6 +448,18 @@ class PartFailed(Unavailable):
         return f"{self.part} did not start: {self.reason}"
 
 
+@dataclass(eq=False)
+class DeviceUnusable(Unavailable):
+    """The device that a worker was told to use cannot be used."""
+
+    device: str
+    reason: str
+    slug = "device-unusable"
+
+    def __str__(self) -> str:
+        return f"device {self.device!r} cannot be used: {self.reason}; choose cuda:N, cpu or auto"
+
+
 # ── models and patches ───────────────────────────────────────────────────────────────────────
 
 

@@ -1,0 +1,109 @@
+"""Puts the web process together: settings → engine, blobs, listener → FastAPI."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any, Final
+
+import anyio
+from fastapi import FastAPI
+
+from service import errors
+from service.api import health, problem_pages, routes
+from service.blobs.opening import open_store
+from service.db import engine as db
+from service.http import middleware, openapi, problems
+from service.http.deps import Parts
+from service.http.waiting import Listener
+from service.registry import operations
+from service.settings import MIB, Settings
+
+JSON_LIMIT_BYTES: Final = MIB
+STREAMED: Final = ("/v1/blobs/",)
+TRANSFER_THREADS: Final = 16
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Application(FastAPI):
+    """FastAPI with our own OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi.document(self)
+        return self.openapi_schema
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The web application; opens what it needs when it starts, and closes it when it ends.
+
+    Raises `PartFailed` where the settings name no database or no blob store.
+    """
+    if settings.database_url is None or settings.blob_url is None:
+        raise errors.PartFailed("the web service", "PATCHBAY_DATABASE_URL or _BLOB_URL is not set")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _parts(settings) as parts:
+            app.state.parts = parts
+            yield
+
+    app = Application(
+        title="Patchbay",
+        summary="A registry for model patches.",
+        description=routes.DESCRIPTION,
+        version=version("patchbay"),
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=routes.TAGS,
+        generate_unique_id_function=openapi.operation_id,
+        docs_url=None,  # both pages load their scripts from other hosts
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.include_router(health.router)
+    app.include_router(routes.router)
+    app.include_router(problem_pages.router)
+    problems.install(app)
+    app.add_middleware(middleware.BodyLimit, limit_bytes=JSON_LIMIT_BYTES, streamed=STREAMED)
+    app.add_middleware(middleware.Doorway)  # added last, so it stands outermost
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _parts(settings: Settings) -> AsyncIterator[Parts]:
+    assert settings.database_url is not None  # noqa: S101  # `create_app` has checked both
+    assert settings.blob_url is not None  # noqa: S101
+    engine = db.create(settings.database_url.get_secret_value(), application="patchbay web")
+    listener = Listener(db.plain_url(engine))
+    listening = asyncio.create_task(listener.run(), name="listener")
+    try:
+        yield Parts(
+            sessions=db.sessions(engine),
+            store=open_store(
+                settings.blob_url,
+                endpoint_url=settings.s3_endpoint_url,
+                reserve_bytes=settings.disk_reserve_bytes,
+            ),
+            listener=listener,
+            transfers=anyio.CapacityLimiter(TRANSFER_THREADS),
+            limits=operations.Limits(
+                queued=settings.queue_limit,
+                stalled_after=timedelta(seconds=settings.stalled_after_s),
+            ),
+            anonymous_read=_anonymous_read(settings),
+            anonymous_build=settings.anonymous_build,
+            upload_limit_bytes=settings.upload_limit_bytes,
+        )
+    finally:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+        engine.dispose()
+
+
+def _anonymous_read(settings: Settings) -> bool:
+    if settings.anonymous_read is None:
+        return settings.host in _LOOPBACK
+    return settings.anonymous_read

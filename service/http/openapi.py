@@ -1,0 +1,35 @@
+"""The OpenAPI document, with problems where the framework would put errors of its own."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from service.schemas.wire import Problem
+
+
+def operation_id(route: APIRoute) -> str:
+    """A short, stable name of an operation: `models.publish`."""
+    noun = route.tags[0] if route.tags else "service"
+    return f"{noun}.{route.name}"
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of `app`."""
+    made = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=app.description,
+        tags=app.openapi_tags,
+        license_info=app.license_info,
+        routes=app.routes,
+    )
+    schemas = made.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = Problem.model_json_schema(
+        mode="serialization", ref_template="#/components/schemas/{model}"
+    )
+    # An error's own fields are extension members (RFC 9457 section 3.2).
+    schemas["Problem"]["additionalProperties"] = True
+    return made
