@@ -1,0 +1,141 @@
+"""What a worker hands to its device process, and what comes back; importable without torch.
+
+All of it pickles. Files that were made lie in the job's scratch folder, hashed already.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from service.names import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class WeightInput:
+    """One weight file of a model version; `path` is its path in the version."""
+
+    path: str
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """A model version to read; `digest` is the version digest."""
+
+    digest: Digest
+    reference: str
+    files: tuple[WeightInput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchInput:
+    """A patch to build with, and its scale."""
+
+    digest: Digest
+    size_bytes: int
+    reference: str
+    scale: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractJob:
+    """Extract a patch from a pair of models; `layers` as in a request for an extraction."""
+
+    clean: ModelInput
+    robust: ModelInput
+    origin: ModelInput | None
+    layers: Mapping[str, Any] | str
+    projection: str
+    quality: str
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuildJob:
+    """Make the overlays of a recipe; the patches in canonical order."""
+
+    base: ModelInput
+    patches: tuple[PatchInput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyJob:
+    """Decode a patch file that was made elsewhere, in full."""
+
+    digest: Digest
+    size_bytes: int
+
+
+Job = ExtractJob | BuildJob | VerifyJob
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFile:
+    """A file on the worker's disk that is to become a blob."""
+
+    path: Path
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MadeSignature:
+    """What a patch file says of itself; `tensors` holds [path, name, shape, kind] each."""
+
+    tensors: list[list[Any]]
+    summary: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractMade:
+    """An extraction's files; a dry run has a profile and no patch."""
+
+    patch: MadeFile | None
+    signature: MadeSignature | None
+    profile: MadeFile
+    summary: Mapping[str, Any]
+
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """What is to be stored."""
+        return (self.profile,) if self.patch is None else (self.patch, self.profile)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeOverlay:
+    """The overlay of one weight file; `header` is its safetensors header, byte for byte."""
+
+    path: str
+    file: MadeFile
+    header: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BuildMade:
+    """A build's overlays, one for each weight file that changes."""
+
+    overlays: tuple[MadeOverlay, ...]
+
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """What is to be stored."""
+        return tuple(overlay.file for overlay in self.overlays)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyMade:
+    """What a patch file holds, once every tensor of it was decoded."""
+
+    signature: MadeSignature
+
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """Nothing: the file is a blob already."""
+        return ()
+
+
+Made = ExtractMade | BuildMade | VerifyMade

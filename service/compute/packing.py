@@ -1,0 +1,88 @@
+"""Writes a patch file tensor by tensor; the file appears, whole, when it is finished."""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from torch import Tensor
+
+from service import errors
+from service.compute.sources import digest_of
+from service.layout.codecs import Codec, Kind
+from service.layout.patchfile import Notes, Packed, compose_header, compose_index
+from service.names import Digest
+from service.tensors import codec, raw
+from service.tensors.layers import Layer
+
+_COPY_BYTES: Final = 2**20
+
+
+class PatchWriter:
+    """Codes go to a file without a name until the header can be written before them."""
+
+    def __init__(self, path: Path) -> None:
+        self.tensors: list[Packed] = []
+        self._path = path
+        self._codes = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  # closed by __exit__
+        self._halves: list[bytes] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._codes.close()
+
+    def put(
+        self,
+        layer: Layer,
+        kind: Kind,
+        how: Codec,
+        signature: Tensor,
+        norms: tuple[float, float] | None,
+    ) -> Tensor:
+        """Pack a signature and give it back as a build will decode it.
+
+        `norms` are ||R|| and ||W|| of a kernel. Raises `SignatureTooLarge`.
+        """
+        coded = codec.encode(signature, how)
+        decoded = codec.decode(coded, how, layer.shape)
+        if not bool(decoded.isfinite().all()):
+            raise errors.SignatureTooLarge(str(layer.address))
+        self._codes.write(raw.octets(coded.codes))
+        self._halves.append(bytes(raw.octets(coded.halves)))
+        norm, weight_norm = norms or (None, None)
+        self.tensors.append(
+            Packed(
+                address=layer.address,
+                shape=layer.shape,
+                kind=kind,
+                codec=how,
+                exponent=coded.exponent,
+                norm=norm,
+                weight_norm=weight_norm,
+                digest=digest_of(decoded),
+            )
+        )
+        return decoded
+
+    def finish(self, notes: Notes) -> tuple[Digest, int]:
+        """Write the file; its digest and size."""
+        index = compose_index(self.tensors, notes)
+        header = compose_header(self.tensors, len(index))
+        self._codes.seek(0)
+        with self._path.open("wb") as out:
+            out.write(header.raw)
+            out.writelines(self._halves)
+            shutil.copyfileobj(self._codes, out, _COPY_BYTES)
+            out.write(index)
+        with self._path.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        return Digest(f"sha256:{digest}"), header.file_size

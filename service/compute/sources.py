@@ -1,0 +1,87 @@
+"""Where tensors come from: byte readers over weight files and patch files, and a device."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from service import errors
+from service.layout.header import Header, Read, TensorEntry
+from service.layout.patchfile import PatchFile, SignatureTensor
+from service.names import ByteRange
+from service.tensors import codec, raw
+
+_READ_BYTES: Final = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One weight file of a model version."""
+
+    header: Header
+    read: Read
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The weight files of a model version by path; `digest` is the version digest."""
+
+    files: Mapping[str, WeightFile]
+    digest: str
+    reference: str | None = None
+
+    @property
+    def headers(self) -> dict[str, Header]:
+        """The headers by path."""
+        return {path: file.header for path, file in self.files.items()}
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all weight files."""
+        return sum(file.header.file_size for file in self.files.values())
+
+
+@dataclass(frozen=True)
+class PatchSource:
+    """A patch file that can be decoded."""
+
+    patch: PatchFile
+    read: Read
+
+
+def load(read: Read, entry: TensorEntry, device: torch.device) -> Tensor:
+    """Read one tensor; at no time is it in memory twice, but for the part being read."""
+    buffer = _octets(read, ByteRange(entry.start, entry.end))
+    return raw.view(buffer, entry.dtype, entry.shape).to(device)
+
+
+def decode(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> Tensor:
+    """Decode one tensor of a signature and check it against its pinned digest.
+
+    Raises `NotAPatchFile`, naming the tensor.
+    """
+    halves = _octets(source.read, tensor.halves).view(torch.float16)
+    coded = codec.Coded(
+        tensor.exponent, _octets(source.read, tensor.codes).to(device), halves.to(device)
+    )
+    decoded = codec.decode(coded, tensor.codec, tensor.shape)
+    if digest_of(decoded) != tensor.digest:
+        raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} does not hash to its digest")
+    return decoded
+
+
+def digest_of(decoded: Tensor) -> str:
+    """The sha256 that pins a decoded tensor: f32, little endian, row by row."""
+    return hashlib.sha256(raw.octets(decoded)).hexdigest()
+
+
+def _octets(read: Read, where: ByteRange) -> Tensor:
+    buffer = torch.empty(where.size_bytes, dtype=torch.uint8)
+    view = buffer.numpy().data
+    for start in range(where.start, where.end, _READ_BYTES):
+        end = min(start + _READ_BYTES, where.end)
+        view[start - where.start : end - where.start] = read(start, end)
+    return buffer

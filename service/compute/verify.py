@@ -1,0 +1,57 @@
+"""Check a patch file that was made elsewhere: every tensor decoded, every promise held."""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Final
+
+import torch
+
+from service import errors
+from service.compute.sources import PatchSource, decode
+from service.layout import patchfile
+from service.layout.codecs import Codec
+from service.layout.header import Read
+from service.layout.patchfile import PatchFile, SignatureTensor
+from service.tensors.claims import summary_of
+from service.tensors.sums import chunks, combine, total
+
+_TOLERANCE: Final = 0.01
+"""Unit gain holds to the rounding of an f16 scale; what is beyond 1 % is a lie or a mistake."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A patch file that decodes to what it says."""
+
+    patch: PatchFile
+    summary: dict[str, Any]
+
+
+def verify_patch(read: Read, size_bytes: int, device: torch.device) -> Verified:
+    """Decode a whole patch file and check digests, values and norms.
+
+    Raises `NotSafetensors`, `UnsupportedFormat` and `NotAPatchFile`, naming the tensor.
+    """
+    patch = patchfile.read(read, size_bytes)
+    source = PatchSource(patch, read)
+    for tensor in patch.tensors:
+        decoded = decode(source, tensor, device)
+        if not bool(decoded.isfinite().all()):
+            raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} holds NaN or infinity")
+        _check_norm(tensor, sqrt(combine([[total(q * q)] for (q,) in chunks(decoded)], 1)[0]))
+    return Verified(patch, summary_of(patch))
+
+
+def _check_norm(tensor: SignatureTensor, packed: float) -> None:
+    """Packing at unit gain never makes a signature shorter; unpacked values keep its length.
+
+    Norms decide how patches are balanced against each other, so a file cannot say what it likes.
+    """
+    if tensor.norm is None:
+        return
+    least = packed * (1 - _TOLERANCE) if tensor.codec in {Codec.F32, Codec.F16} else 0.0
+    if not least <= tensor.norm <= packed * (1 + _TOLERANCE):
+        raise errors.NotAPatchFile(
+            f"tensor {str(tensor.address)!r} says that its norm is {tensor.norm:.6g}, but it "
+            f"decodes to one of {packed:.6g}"
+        )
