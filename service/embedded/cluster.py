@@ -86,7 +86,11 @@ def _initialize(staging: Path, programs: Path, account: Account, *, fsync: bool)
         process = processes.launch(
             command, environment(), account=account, dies_by=signal.SIGKILL, output=output
         )
-        if process.wait() != 0:
+        try:
+            status = process.wait()
+        finally:
+            processes.Child(process).stop()  # Ctrl-C: initdb has a process of its own below it
+        if status != 0:
             raise errors.PartFailed("Postgres", f"initdb failed: {said.read_text().strip()}")
     handed.unlink()
     said.unlink()

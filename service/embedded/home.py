@@ -71,7 +71,7 @@ class Home:
 
         Raises `HomeInUse`, and `HomeUnusable` where it cannot be made or written.
         """
-        path = path.expanduser().absolute()
+        path = path.expanduser().resolve()
         try:
             _make(path)
             home = cls(path, _lock=_take(path / "lock"))

@@ -5,8 +5,6 @@ not used: as root it adds a system user and opens every parent directory for rea
 """
 
 import contextlib
-import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,25 +19,20 @@ import structlog
 from psycopg import pq, sql
 
 from service import errors
-from service.embedded import accounts, binaries, processes, strays
-from service.embedded.accounts import Account
+from service.embedded import accounts, binaries, processes, sockets, strays
 from service.embedded.cluster import SUPERUSER, Cluster, environment
 from service.embedded.home import Home
+from service.embedded.sockets import PORT
 
 log = structlog.stdlib.get_logger(__name__)
 
 ROLE = "patchbay"  # owns the database, and is no superuser: external databases give no more
 DATABASE = "patchbay"
-PORT = 5432  # only a part of the socket's file name; nothing listens on the network
 
 SILENT_S = 60.0  # a server that recovers says so; one that says nothing for this long is broken
 REPORT_EVERY_S = 5.0
 FAST_STOP_S = 10.0
 IMMEDIATE_STOP_S = 5.0
-
-# The socket's full name must fit into sockaddr_un: 104 bytes on macOS, 108 on Linux.
-_LONGEST_DIRECTORY = 103 - len(f"/.s.PGSQL.{PORT}")
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")  # a space or comma means something in a URL
 
 _SETTINGS = {
     "listen_addresses": "",
@@ -53,16 +46,17 @@ _SETTINGS = {
     "log_min_messages": "log",
     "log_checkpoints": "off",
 }
-_UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+# Safe against killed processes still, since each commit is written: synchronous_commit stays on.
+_UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
 class EmbeddedPostgres:
     """A running server; `url` suits psycopg, procrastinate and SQLAlchemy alike."""
 
-    def __init__(self, url: str, process: subprocess.Popen[bytes], sockets: Path) -> None:
+    def __init__(self, url: str, process: subprocess.Popen[bytes], home: Home) -> None:
         self.url = url
         self.process = process
-        self._sockets = sockets
+        self._home = home
 
     @classmethod
     def start(
@@ -72,7 +66,7 @@ class EmbeddedPostgres:
 
         Ends what an earlier, killed process left behind, and waits as long as crash recovery takes.
         `programs` is a directory with `postgres` and `initdb`; `fsync=False` may lose data when
-        the machine goes down, and is for tests.
+        the machine goes down, and is for tests. A restart on the same home gives the same URL.
 
         Raises `PartFailed`, and `HomeUnusable` where Postgres' user may not pass to the home.
         """
@@ -90,21 +84,17 @@ class EmbeddedPostgres:
         programs = binaries.runnable(binaries.find(programs), account, home.bin)
         cluster.make(programs, account, fsync=fsync)
         cluster.check(programs, account)
-
-        sockets = _socket_directory(home, account)
-        settings = _SETTINGS | {"unix_socket_directories": str(sockets)}
-        settings |= {} if fsync else _UNSAFE_SETTINGS
-        command = [str(programs / "postgres"), "-D", str(cluster.data)]
-        command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        password = cluster.password
+        listening = sockets.directory(home, account)
+        command = _command(programs, cluster.data, listening, fsync=fsync)
         with _fresh_log(home.postgres_log).open("ab") as output:
             process = processes.launch(
                 command, environment(), account=account, dies_by=signal.SIGINT, output=output
             )
-        password = cluster.password
-        server = cls(_url(ROLE, password, sockets, DATABASE), process, sockets)
+        server = cls(_url(ROLE, password, listening, DATABASE), process, home)
         try:
-            _wait_until_ready(process, sockets, home.postgres_log)
-            _make_database(_url(SUPERUSER, password, sockets, "postgres"), password)
+            _wait_until_ready(process, listening, home.postgres_log)
+            _make_database(_url(SUPERUSER, password, listening, "postgres"), password)
         except BaseException:
             server.stop()
             raise
@@ -126,8 +116,7 @@ class EmbeddedPostgres:
             self.process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(wait_s)
-        if self._sockets.parent == Path(tempfile.gettempdir()):
-            shutil.rmtree(self._sockets, ignore_errors=True)
+        sockets.forget(self._home)
 
 
 @contextlib.contextmanager
@@ -149,37 +138,19 @@ def start_temporary(directory: Path | None = None) -> Iterator[EmbeddedPostgres]
         shutil.rmtree(path)
 
 
-def _url(role: str, password: str, sockets: Path, database: str) -> str:
-    host = quote(str(sockets), safe="")
+def _command(programs: Path, data: Path, listening: Path, *, fsync: bool) -> list[str]:
+    settings = _SETTINGS | {
+        "unix_socket_directories": str(listening),
+        "cluster_name": strays.title(data),
+    }
+    settings |= {} if fsync else _UNSAFE_SETTINGS
+    pairs = [f"{name}={value}" for name, value in settings.items()]
+    return [str(programs / "postgres"), "-D", str(data), *(x for p in pairs for x in ("-c", p))]
+
+
+def _url(role: str, password: str, listening: Path, database: str) -> str:
+    host = quote(str(listening), safe="")
     return f"postgresql://{role}:{quote(password, safe='')}@/{database}?host={host}&port={PORT}"
-
-
-def _socket_directory(home: Home, account: Account) -> Path:
-    """A directory with a name short and plain enough for a socket, of that user alone.
-
-    Under the home where that fits, else a temporary one whose name the home keeps.
-    """
-    directory = home.run / "postgres"
-    if len(os.fsencode(directory)) > _LONGEST_DIRECTORY or not _PLAIN_PATH.fullmatch(
-        str(directory)
-    ):
-        directory = _temporary_sockets(home.run / "postgres-sockets", account)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    account.hand_over(directory)
-    return directory
-
-
-def _temporary_sockets(record: Path, account: Account) -> Path:
-    """The directory that an earlier start recorded, if it is still of that user alone, or anew."""
-    if record.exists():
-        earlier = Path(record.read_text())
-        with contextlib.suppress(FileNotFoundError):
-            found = earlier.lstat()
-            if found.st_uid == account.user and found.st_mode & 0o7777 == 0o700:  # noqa: PLR2004
-                return earlier
-    made = Path(tempfile.mkdtemp(prefix="patchbay-"))
-    record.write_text(str(made))
-    return made
 
 
 def _fresh_log(path: Path) -> Path:
@@ -189,9 +160,9 @@ def _fresh_log(path: Path) -> Path:
     return path
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], sockets: Path, said: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], listening: Path, said: Path) -> None:
     """Wait until the server takes connections; raises `PartFailed` with what it said."""
-    asked = f"host='{sockets}' port={PORT} connect_timeout=2".encode()
+    asked = f"host='{listening}' port={PORT} connect_timeout=2".encode()
     began = heard = reported = time.monotonic()
     while (answer := pq.PGconn.ping(asked)) != pq.Ping.OK:
         now = time.monotonic()
@@ -218,9 +189,9 @@ def _make_database(url: str, password: str) -> None:
     """Make role and database where they are absent: an earlier start may have died in between."""
     role, database = sql.Identifier(ROLE), sql.Identifier(DATABASE)
     with psycopg.connect(url, autocommit=True) as connection:
-        if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
             statement = "CREATE ROLE {} LOGIN CREATEDB PASSWORD {}"
             connection.execute(sql.SQL(statement).format(role, sql.Literal(password)))
-        known = "SELECT FROM pg_database WHERE datname = %s"
+        known = "SELECT 1 FROM pg_database WHERE datname = %s"
         if not connection.execute(known, [DATABASE]).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
