@@ -713,6 +713,34 @@ class BuildNotReady(Conflict):
 
 
 @dataclass(eq=False)
+class BuildUnderWay(Unavailable):
+    """The build takes longer than the request would wait."""
+
+    recipe: str
+    operation: str
+    slug = "build-under-way"
+
+    def __str__(self) -> str:
+        return (
+            f"build {self.recipe} is under way; ask again shortly, or follow "
+            f"/v1/operations/{self.operation}"
+        )
+
+
+@dataclass(eq=False)
+class BuildFailed(Conflict):
+    """The recipe could not be carried out."""
+
+    recipe: str
+    operation: str
+    reason: str
+    slug = "build-failed"
+
+    def __str__(self) -> str:
+        return f"build {self.recipe} failed: {self.reason}; see /v1/operations/{self.operation}"
+
+
+@dataclass(eq=False)
 class SeveralFiles(Conflict):
     """The model has several weight files; name one."""
 

@@ -5,7 +5,17 @@ from typing import Final
 from fastapi import APIRouter
 
 from service import errors
-from service.api.v1 import blobs, operations, tokens
+from service.api.v1 import (
+    blobs,
+    builds,
+    channels,
+    models,
+    operations,
+    patches,
+    recipes,
+    tokens,
+    weights,
+)
 from service.http.problems import answers
 
 DESCRIPTION: Final = """\
@@ -43,5 +53,15 @@ router = APIRouter(
         errors.DatabaseUnavailable,
     ),
 )
-for _noun in (blobs, operations, tokens):
+for _noun in (
+    blobs,
+    models,
+    patches,
+    recipes,
+    builds,
+    weights,
+    channels,
+    operations,
+    tokens,
+):
     router.include_router(_noun.router)

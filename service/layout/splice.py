@@ -126,7 +126,12 @@ def plan_patched(
             segments.append(BlobRange(base_digest, own.start, own.end))
         else:
             segments.append(BlobRange(overlay_digest, changed.start, changed.end))
-    return Plan(_joined(segments), etag="s1-" + _sum(base_digest, overlay_digest))
+    return Plan(_joined(segments), etag=patched_tag(base_digest, overlay_digest))
+
+
+def patched_tag(base_digest: Digest, overlay_digest: Digest) -> str:
+    """The entity tag of a patched file, from digests alone."""
+    return "s1-" + _sum(base_digest, overlay_digest)
 
 
 def plan_undo(base_digest: Digest, base: Header, overlay: Header) -> Plan:

@@ -19,7 +19,7 @@ from service.db.tables.patches import PatchVersion
 from service.layout.header import Header, parse
 from service.layout.splice import Plan, plan_patched, plan_plain, plan_undo
 from service.names import Digest, parse_digest
-from service.registry import blobs, models, operations, recipes
+from service.registry import blobs, channels, models, operations, recipes
 from service.registry.access import Principal
 from service.registry.recipes import Resolved
 from service.schemas.operations import State
@@ -180,6 +180,21 @@ def listed(session: Session, *, after: tuple[datetime, str] | None, limit: int) 
     if after is not None:
         query = query.where(tuple_(Build.created_at, Build.recipe_digest) < after)
     return session.scalars(query.limit(limit)).all()
+
+
+def expire(session: Session, build: Build) -> None:
+    """Let go of a build's overlays, which can be made again to the same bytes.
+
+    The blobs stay until they are collected. Raises `BuildNotReady`, and `StillNeeded` while a
+    channel points at the recipe.
+    """
+    if build.state != READY:
+        raise errors.BuildNotReady(hex_of(build.recipe_digest))
+    followed = channels.pointing_at(session, build.recipe_digest)
+    if followed:
+        raise errors.StillNeeded("build", hex_of(build.recipe_digest), followed, [])
+    build.state = EXPIRED
+    session.flush()
 
 
 def plan(session: Session, build: Build, part: Part, path: str | None) -> FilePlan:

@@ -82,6 +82,19 @@ def history(
     return session.scalars(query.order_by(ChannelMove.number.desc()).limit(limit)).all()
 
 
+def pointing_at(session: Session, recipe: str) -> list[str]:
+    """The living channels whose last move set this recipe."""
+    query = (
+        select(Channel)
+        .join(
+            ChannelMove,
+            (ChannelMove.channel_id == Channel.id) & (ChannelMove.number == Channel.head),
+        )
+        .where(Channel.deleted_at.is_(None), ChannelMove.recipe_digest == recipe)
+    )
+    return [channel.full_name for channel in session.scalars(query.order_by(Channel.key))]
+
+
 # ── moves ────────────────────────────────────────────────────────────────────────────────────
 
 

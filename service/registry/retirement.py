@@ -22,10 +22,13 @@ EXPIRED: Final = "expired"
 SHOWN: Final = 10
 
 
-def withdraw(version: ModelVersion | PatchVersion, reason: str) -> None:
+def withdraw(session: Session, version: ModelVersion | PatchVersion, reason: str) -> None:
     """Take a version out of choice; whoever pinned it still gets it."""
-    version.withdrawn_at = version.withdrawn_at or func.now()
+    if version.withdrawn_at is None:
+        version.withdrawn_at = func.now()
     version.withdrawn_reason = reason
+    session.flush()
+    session.refresh(version)
 
 
 def delete_model_version(session: Session, version: ModelVersion) -> None:
@@ -115,10 +118,7 @@ def _leave_aliases(session: Session, version: ModelVersion) -> None:
         )
     )
     for alias in named:
-        if newest is None:
-            alias.version_number = 0
-        else:
-            alias.version_number = newest
+        alias.version_number = newest or 0  # 0: names nothing until something is published
 
 
 def _name(line: Model | Patch) -> Name:

@@ -79,6 +79,24 @@ class BuildView(View):
     ready_at: Moment | None
 
 
+class ManifestFile(View):
+    """One file of a build, with the tensors that its overlay changes."""
+
+    path: str
+    size_bytes: int
+    base_digest: Digest
+    overlay_digest: Digest | None
+    etag: str
+    tensors: list[str]
+
+
+class ManifestView(View):
+    """What a build consists of; enough to check a file that was patched elsewhere."""
+
+    recipe: RecipeView
+    files: list[ManifestFile]
+
+
 class RequestBuild(Body):
     """The recipe to build: an object, a reference string, or a recipe digest."""
 

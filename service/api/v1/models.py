@@ -1,0 +1,337 @@
+"""Models: lines of base weights, their versions, files, tensors and aliases."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from service import errors
+from service.api.v1 import views
+from service.api.v1.lines import changes, tagged
+from service.db.tables.models import Model, ModelVersion
+from service.http import conditional
+from service.http.conditional import SeenMove
+from service.http.deps import Config, DbSession, ModelPath, Mover, Parts, Publisher, Reader
+from service.http.downloads import download
+from service.http.paging import Pages
+from service.http.problems import answers
+from service.http.sender import PlanResponse
+from service.layout.header import Header as FileHeader
+from service.layout.header import read_header
+from service.layout.splice import plan_plain
+from service.names import Digest, Name, Reference
+from service.registry import aliases, lines, models, retirement
+from service.schemas.models import (
+    AliasMoveView,
+    AliasView,
+    ModelVersionView,
+    ModelView,
+    PublishModelVersion,
+    SetAlias,
+    TensorView,
+)
+from service.schemas.operations import Scope
+from service.schemas.wire import DescribeLine, EditLine, Page, Withdraw
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+MAX_INDEX_BYTES = 64 * 2**20
+"""The longest index of a sharded set that is read."""
+
+VersionPath = Annotated[
+    str, Path(max_length=97, description="A number or an alias.", examples=["3"])
+]
+AliasPath = Annotated[str, Path(max_length=97, examples=["production"])]
+NOT_THERE = (errors.BadName, errors.ReservedNamespace, errors.ThingNotFound, errors.ThingDeleted)
+
+
+@router.get("", name="list")
+def listed(
+    session: DbSession,
+    caller: Reader,
+    paging: Pages,
+    q: Annotated[str, Query(max_length=200, description="Words of names, or labels.")] = "",
+    label: Annotated[str | None, Query(max_length=63)] = None,
+) -> Page[ModelView]:
+    """List models by name."""
+    rows = lines.listed(
+        session, Model, words=q, label=label, after=paging.after(str), limit=paging.fetch
+    )
+    return paging.page(rows, key=lambda row: row.key, view=ModelView.model_validate)
+
+
+@router.put(
+    "/{namespace}/{name}",
+    name="describe",
+    status_code=201,
+    response_model=ModelView,
+    responses={
+        200: {"description": "It was there before.", "model": ModelView},
+        **answers(errors.BadName, errors.ReservedNamespace),
+    },
+)
+def describe(
+    name: ModelPath, body: DescribeLine, session: DbSession, caller: Publisher, response: Response
+) -> Model:
+    """Make a model, or replace what is said of it."""
+    caller.require(Scope.PUBLISH, name.namespace)
+    model, new = lines.describe(session, Model, name, **body.model_dump(), by=caller)
+    response.status_code = 201 if new else 200
+    response.headers["Location"] = f"/v1/models/{model.full_name}"
+    tagged(response, model)
+    return model
+
+
+@router.get(
+    "/{namespace}/{name}", name="read", response_model=ModelView, responses=answers(*NOT_THERE)
+)
+def read(name: ModelPath, session: DbSession, caller: Reader, response: Response) -> Model:
+    """Read what is said of a model."""
+    model = lines.find(session, Model, name)
+    tagged(response, model)
+    return model
+
+
+@router.patch(
+    "/{namespace}/{name}", name="edit", response_model=ModelView, responses=answers(*NOT_THERE)
+)
+def edit(
+    name: ModelPath, body: EditLine, session: DbSession, caller: Publisher, response: Response
+) -> Model:
+    """Change some of what is said of a model."""
+    caller.require(Scope.PUBLISH, name.namespace)
+    model = lines.find(session, Model, name, lock=True)
+    lines.edit(session, model, **changes(body))
+    tagged(response, model)
+    return model
+
+
+@router.delete(
+    "/{namespace}/{name}",
+    name="delete",
+    status_code=204,
+    responses=answers(*NOT_THERE, errors.StillNeeded),
+)
+def delete(name: ModelPath, session: DbSession, caller: Publisher) -> None:
+    """Delete a model with all its versions; refused while something needs one of them."""
+    caller.require(Scope.PUBLISH, name.namespace)
+    retirement.delete_model(session, name)
+
+
+# ── versions ─────────────────────────────────────────────────────────────────────────────────
+
+
+@router.post(
+    "/{namespace}/{name}/versions",
+    name="publish",
+    status_code=201,
+    responses={
+        200: {"description": "These files are a version already.", "model": ModelVersionView},
+        **answers(
+            *NOT_THERE,
+            errors.BlobNotFound,
+            errors.NotSafetensors,
+            errors.UnsupportedFormat,
+            errors.BadFileSet,
+            errors.StoreUnavailable,
+        ),
+    },
+)
+def publish(
+    name: ModelPath, body: PublishModelVersion, parts: Config, caller: Publisher, response: Response
+) -> ModelVersionView:
+    """Publish uploaded blobs as the next version; the header of each weight file is checked."""
+    caller.require(Scope.PUBLISH, name.namespace)
+    files = {path: Digest(digest) for path, digest in body.files.items()}
+    models.check_paths(files)
+    with parts.sessions.begin() as session:
+        lines.find(session, Model, name)
+        sizes, unread = models.unread_headers(session, files)
+    # Read outside any transaction: on S3 each header is a request or two.
+    read = {files[path]: _header(parts, path, files[path], sizes[files[path]]) for path in unread}
+    indexes = {path: _index(parts, path, files[path], sizes) for path in files if _is_index(path)}
+    with parts.sessions.begin() as session:
+        version, new = models.publish(session, name, files, read, by=caller)
+        headers = models.headers(session, version.weight_files) if indexes else {}
+        for path, text in indexes.items():
+            models.check_index(path, text, headers)
+        response.status_code = 201 if new else 200
+        response.headers["Location"] = (
+            f"/v1/models/{version.model.full_name}/versions/{version.number}"
+        )
+        return views.model_version(version)
+
+
+def _is_index(path: str) -> bool:
+    return path.endswith(models.INDEX)
+
+
+def _header(parts: Parts, path: str, digest: Digest, size_bytes: int) -> FileHeader:
+    return read_header(lambda start, end: parts.store.read(digest, start, end), size_bytes, path)
+
+
+def _index(parts: Parts, path: str, digest: Digest, sizes: dict[Digest, int]) -> bytes:
+    if sizes[digest] > MAX_INDEX_BYTES:
+        raise errors.BadFileSet(f"index {path} is longer than {MAX_INDEX_BYTES} bytes")
+    return parts.store.read(digest, 0, sizes[digest])
+
+
+def _version(session: DbSession, name: Name, version: str) -> ModelVersion:
+    return models.resolve(session, Reference(name, version))
+
+
+@router.get("/{namespace}/{name}/versions", name="versions", responses=answers(*NOT_THERE))
+def versions(
+    name: ModelPath, session: DbSession, caller: Reader, paging: Pages
+) -> Page[ModelVersionView]:
+    """List a model's versions, newest first."""
+    rows = models.versions(session, name, before=paging.after(int), limit=paging.fetch)
+    return paging.page(rows, key=lambda row: row.number, view=views.model_version)
+
+
+@router.get("/{namespace}/{name}/versions/{version}", name="version", responses=answers(*NOT_THERE))
+def version(
+    name: ModelPath, version: VersionPath, session: DbSession, caller: Reader
+) -> ModelVersionView:
+    """Read a version."""
+    return views.model_version(_version(session, name, version))
+
+
+@router.get(
+    "/{namespace}/{name}/versions/{version}/tensors", name="tensors", responses=answers(*NOT_THERE)
+)
+def tensors(
+    name: ModelPath, version: VersionPath, session: DbSession, caller: Reader, paging: Pages
+) -> Page[TensorView]:
+    """List a version's tensors in file order, file by file."""
+    found = _version(session, name, version)
+    path, at = paging.after(tuple[str, int]) or ("", -1)
+    rows = [
+        (file, number, tensor)
+        for file, header in models.headers(session, found.weight_files).items()
+        for number, tensor in enumerate(header.tensors)
+        if (file, number) > (path, at)
+    ]
+    return paging.page(
+        rows[: paging.fetch],
+        key=lambda row: (row[0], row[1]),
+        view=lambda row: TensorView(
+            path=row[0],
+            name=row[2].name,
+            dtype=row[2].dtype,
+            shape=list(row[2].shape),
+            size_bytes=row[2].size_bytes,
+        ),
+    )
+
+
+@download(
+    router,
+    "/{namespace}/{name}/versions/{version}/files/{path:path}",
+    name="file",
+    responses=answers(*NOT_THERE),
+)
+def file(
+    name: ModelPath,
+    version: VersionPath,
+    path: str,
+    request: Request,
+    session: DbSession,
+    parts: Config,
+    caller: Reader,
+) -> Response:
+    """Download a file of a version; `Range` and conditions as on any plain file."""
+    found = models.file(_version(session, name, version), path)
+    plan = plan_plain(Digest(found.digest), found.size_bytes)
+    return PlanResponse(request, plan, parts)
+
+
+@router.post(
+    "/{namespace}/{name}/versions/{version}/withdraw",
+    name="withdraw",
+    responses=answers(*NOT_THERE),
+)
+def withdraw(
+    name: ModelPath, version: VersionPath, body: Withdraw, session: DbSession, caller: Publisher
+) -> ModelVersionView:
+    """Take a version out of choice; whoever pinned it still gets it."""
+    caller.require(Scope.PUBLISH, name.namespace)
+    found = _version(session, name, version)
+    retirement.withdraw(session, found, body.reason)
+    return views.model_version(found)
+
+
+@router.delete(
+    "/{namespace}/{name}/versions/{number}",
+    name="delete_version",
+    status_code=204,
+    responses=answers(*NOT_THERE, errors.StillNeeded, errors.AliasesPoint),
+)
+def delete_version(
+    name: ModelPath,
+    number: Annotated[int, Path(ge=1, lt=2**31)],
+    session: DbSession,
+    caller: Publisher,
+) -> None:
+    """Delete a version; refused while an alias, a channel or a build needs it."""
+    caller.require(Scope.PUBLISH, name.namespace)
+    retirement.delete_model_version(session, models.version(session, name, number))
+
+
+# ── aliases ──────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get("/{namespace}/{name}/aliases", name="aliases", responses=answers(*NOT_THERE))
+def aliases_of(name: ModelPath, session: DbSession, caller: Reader) -> list[AliasView]:
+    """List a model's aliases."""
+    model = lines.find(session, Model, name)
+    return [views.alias(row) for row in aliases.listed(session, model)]
+
+
+@router.get("/{namespace}/{name}/aliases/{alias}", name="alias", responses=answers(*NOT_THERE))
+def alias(
+    name: ModelPath,
+    alias: AliasPath,
+    session: DbSession,
+    caller: Reader,
+    response: Response,
+) -> AliasView:
+    """Read an alias; its ETag is the number of its last move."""
+    row = aliases.require(session, lines.find(session, Model, name), alias)
+    response.headers["ETag"] = conditional.tag(row.head)
+    return views.alias(row)
+
+
+@router.put(
+    "/{namespace}/{name}/aliases/{alias}",
+    name="move_alias",
+    responses=answers(*NOT_THERE, errors.StateMoved, errors.StateNotNamed),
+)
+def move_alias(
+    name: ModelPath,
+    alias: AliasPath,
+    body: SetAlias,
+    seen: SeenMove,
+    session: DbSession,
+    caller: Mover,
+    response: Response,
+) -> AliasView:
+    """Point an alias at a version, from the state that `If-Match` names."""
+    caller.require(Scope.MOVE, name.namespace)
+    model = lines.find(session, Model, name, lock=True)
+    row = aliases.point(session, model, alias, body.version, seen=seen, by=caller)
+    response.headers["ETag"] = conditional.tag(row.head)
+    return views.alias(row)
+
+
+@router.get(
+    "/{namespace}/{name}/aliases/{alias}/history",
+    name="alias_history",
+    responses=answers(*NOT_THERE),
+)
+def alias_history(
+    name: ModelPath, alias: AliasPath, session: DbSession, caller: Reader, paging: Pages
+) -> Page[AliasMoveView]:
+    """List an alias's moves, newest first."""
+    row = aliases.require(session, lines.find(session, Model, name), alias)
+    rows = aliases.history(session, row, before=paging.after(int), limit=paging.fetch)
+    return paging.page(rows, key=lambda move: move.number, view=views.alias_move)
