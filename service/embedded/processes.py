@@ -28,6 +28,7 @@ from service.embedded.accounts import Account
 log = structlog.stdlib.get_logger(__name__)
 
 STOP_S = 5.0  # from SIGTERM to SIGKILL
+RESTART_WAIT_S = 5.0  # for a restart that is under way when we end; a recovery may take long
 LOOK_EVERY_S = 0.2
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0  # also: after a run of this length the pauses begin anew
@@ -143,7 +144,7 @@ class Children:
         self._closing.set()
         with _deaf():
             if self._thread.is_alive():
-                self._thread.join(LONGEST_PAUSE_S)
+                self._thread.join(RESTART_WAIT_S)
             for watched in reversed(self._watched):
                 watched.part.stop()
                 log.info("stopped", part=watched.name)
@@ -167,6 +168,8 @@ class Children:
                     _notice_end(watched)
                 elif time.monotonic() >= watched.due and not self._closing.is_set():
                     _start_again(watched)
+                    if self._closing.is_set():
+                        watched.part.stop()  # `close` may have given up waiting for it
 
 
 def _notice_end(watched: _Watched) -> None:
