@@ -27,19 +27,19 @@ def test_a_first_open_makes_the_directory_and_private_places_in_it(folder: Path)
         assert mode(home.path) == (0o711 if os.geteuid() == 0 else 0o700)
 
 
-def test_a_second_open_is_refused_and_told_by_whom(home: Home) -> None:
-    with pytest.raises(errors.HomeInUse) as caught:
-        Home.open(home.path)
+def test_a_second_open_is_refused_and_told_by_whom(folder: Path) -> None:
+    with Home.open(folder / "home"), pytest.raises(errors.HomeInUse) as caught:
+        Home.open(folder / "home")
 
     assert caught.value.pid == os.getpid()
-    assert str(home.path) in str(caught.value)
+    assert str(folder / "home") in str(caught.value)
 
 
-def test_a_closed_home_can_be_opened_again(home: Home) -> None:
-    home.close()
+def test_a_closed_home_can_be_opened_again(folder: Path) -> None:
+    Home.open(folder / "home").close()
 
-    with Home.open(home.path) as again:
-        assert again.path == home.path
+    with Home.open(folder / "home") as again:
+        assert again.path == folder / "home"
 
 
 def test_a_killed_holder_holds_nothing(folder: Path) -> None:
