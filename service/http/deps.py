@@ -122,16 +122,10 @@ def requires(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
     return check
 
 
-MAY_READ: Final = Depends(requires(Scope.READ))
-MAY_PUBLISH: Final = Depends(requires(Scope.PUBLISH))
-MAY_MOVE: Final = Depends(requires(Scope.MOVE))
-MAY_ADMIN: Final = Depends(requires(Scope.ADMIN))
-"""For a route's `dependencies=[…]`, where the path function need not know who it is."""
-
-Reader = Annotated[Principal, MAY_READ]
-Publisher = Annotated[Principal, MAY_PUBLISH]
-Mover = Annotated[Principal, MAY_MOVE]
-Admin = Annotated[Principal, MAY_ADMIN]
+Reader = Annotated[Principal, Depends(requires(Scope.READ))]
+Publisher = Annotated[Principal, Depends(requires(Scope.PUBLISH))]
+Mover = Annotated[Principal, Depends(requires(Scope.MOVE))]
+Admin = Annotated[Principal, Depends(requires(Scope.ADMIN))]
 
 
 # ── names in paths ───────────────────────────────────────────────────────────────────────────
@@ -160,15 +154,7 @@ async def _digest(digest: _Digest) -> names.Digest:
     return names.parse_digest(digest)
 
 
-async def _version(version: Annotated[str, Path(examples=["3"])]) -> int:
-    number = names.version_number(version)
-    if number is None:
-        raise errors.BadName("version", version[:100], "is not a number such as 3")
-    return number
-
-
 ModelPath = Annotated[names.Name, Depends(_model)]
 PatchPath = Annotated[names.Name, Depends(_patch)]
 ChannelPath = Annotated[names.Name, Depends(_channel)]
 DigestPath = Annotated[names.Digest, Depends(_digest)]
-VersionPath = Annotated[int, Depends(_version)]

@@ -6,6 +6,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from service import errors
+from service.http.problems import answers
 from service.schemas.wire import Problem
 
 
@@ -26,10 +28,24 @@ def document(app: FastAPI) -> dict[str, Any]:
         license_info=app.license_info,
         routes=app.routes,
     )
+    for path in made["paths"].values():
+        for operation in path.values():
+            _with_problems(operation["responses"], has_body="requestBody" in operation)
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
     schemas["Problem"] = Problem.model_json_schema(
         mode="serialization", ref_template="#/components/schemas/{model}"
     )
     # An error's own fields are extension members (RFC 9457 section 3.2).
     schemas["Problem"]["additionalProperties"] = True
     return made
+
+
+def _with_problems(responses: dict[str, Any], *, has_body: bool) -> None:
+    """Declare what every operation of its form may answer, where it did not say so itself."""
+    declared = answers(*([errors.FieldsInvalid, errors.UploadTooLarge] if has_body else []))
+    for status, problem in declared.items():
+        responses.setdefault(str(status), problem)
+    if "application/json" in responses.get("422", {}).get("content", {}):
+        responses["422"] = answers(errors.FieldsInvalid)[422]  # in place of the framework's own

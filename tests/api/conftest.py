@@ -14,6 +14,7 @@ from service.registry import access
 from service.registry.access import OWNER
 from service.schemas.operations import Scope
 from service.settings import Settings
+from tests.webserver import Served, serving
 
 
 @pytest.fixture
@@ -48,3 +49,10 @@ def bearer(own_sessions: sessionmaker[Session]) -> Callable[..., dict[str, str]]
         return {"Authorization": f"Bearer {text}"}
 
     return minted
+
+
+@pytest.fixture
+def served(app: FastAPI) -> Iterator[Served]:
+    """The application behind a real server."""
+    with serving(app) as found:
+        yield found

@@ -13,8 +13,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from service import errors, observability
-from service.http.deps import MAY_PUBLISH, Config, DigestPath, Parts
+from service.http.deps import Config, DigestPath, Parts, Publisher, Reader
+from service.http.downloads import download
 from service.http.problems import answers
+from service.http.sender import PlanResponse
+from service.layout.splice import plan_plain
 from service.names import Digest
 from service.registry import blobs
 from service.schemas.wire import BlobView
@@ -25,13 +28,29 @@ PIECE_BYTES: Final = 2**20
 STALLED_AFTER_S: Final = 60.0
 """An upload that sends nothing for so long is cut off."""
 
+FOR_EVER: Final = {"Cache-Control": "max-age=31536000, immutable"}
+"""What is named by its digest never changes. Where reading needs a token, only the caller's own
+cache keeps it (RFC 9111 section 3.5)."""
+
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+
+@download(
+    router,
+    "/{digest}",
+    name="read",
+    responses=answers(errors.BadDigest, errors.BlobNotFound),
+)
+def read(request: Request, digest: DigestPath, parts: Config, caller: Reader) -> Response:
+    """Read a blob, whole or a range of it."""
+    with parts.sessions.begin() as session:  # ends before the bytes move
+        size_bytes = blobs.find(session, digest).size_bytes
+    return PlanResponse(request, plan_plain(digest, size_bytes), parts, headers=FOR_EVER)
 
 
 @router.put(
     "/{digest}",
     name="store",
-    dependencies=[MAY_PUBLISH],
     status_code=201,
     response_model=BlobView,
     responses={
@@ -49,7 +68,7 @@ _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "b
     },
     openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
 )
-async def store(request: Request, digest: DigestPath, parts: Config) -> Response:
+async def store(request: Request, digest: DigestPath, parts: Config, caller: Publisher) -> Response:
     """Store a blob: the body is hashed as it arrives, and kept only if it is what its name says."""
     announced = _announced(request, parts.upload_limit_bytes)
     size_bytes = await run_in_threadpool(_known_size, parts, digest)

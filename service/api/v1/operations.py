@@ -15,7 +15,7 @@ from service import errors
 from service.db.tables.operations import Operation
 from service.http import waiting
 from service.http.conditional import Wait, applied
-from service.http.deps import MAY_PUBLISH, MAY_READ, Config, DbSession, Parts
+from service.http.deps import Config, DbSession, Parts, Publisher, Reader
 from service.http.paging import Pages
 from service.http.problems import DATABASE_DOWN, answers
 from service.registry import events, operations
@@ -46,9 +46,10 @@ async def ended(parts: Parts, operation_id: str, wait_s: float) -> OperationView
     )
 
 
-@router.get("", name="list", dependencies=[MAY_READ])
+@router.get("", name="list")
 def listed(
     session: DbSession,
+    caller: Reader,
     paging: Pages,
     state: Annotated[State | None, Query(description="Only those in this state.")] = None,
 ) -> Page[OperationView]:
@@ -60,10 +61,10 @@ def listed(
     )
 
 
-@router.get(
-    "/{operation_id}", name="read", dependencies=[MAY_READ], responses=answers(errors.ThingNotFound)
-)
-async def read(operation_id: str, parts: Config, wait_s: Wait, response: Response) -> OperationView:
+@router.get("/{operation_id}", name="read", responses=answers(errors.ThingNotFound))
+async def read(
+    operation_id: str, parts: Config, caller: Reader, wait_s: Wait, response: Response
+) -> OperationView:
     """Read an operation; with `Prefer: wait=N`, once it has ended or N seconds have passed."""
     applied(response, wait_s)
     return await ended(parts, operation_id, wait_s)
@@ -72,10 +73,9 @@ async def read(operation_id: str, parts: Config, wait_s: Wait, response: Respons
 @router.post(
     "/{operation_id}/cancel",
     name="cancel",
-    dependencies=[MAY_PUBLISH],
     responses=answers(errors.ThingNotFound, errors.OperationEnded),
 )
-def cancel(operation_id: str, session: DbSession) -> OperationView:
+def cancel(operation_id: str, session: DbSession, caller: Publisher) -> OperationView:
     """Ask an operation to end: at once while it is queued, within seconds while it runs."""
     return OperationView.model_validate(operations.cancel(session, operation_id))
 
@@ -83,7 +83,6 @@ def cancel(operation_id: str, session: DbSession) -> OperationView:
 @router.get(
     "/{operation_id}/events",
     name="follow",
-    dependencies=[MAY_READ],
     response_class=StreamingResponse,
     responses={
         200: {
@@ -98,6 +97,7 @@ def cancel(operation_id: str, session: DbSession) -> OperationView:
 async def follow(
     operation_id: str,
     parts: Config,
+    caller: Reader,
     last_event_id: Annotated[str | None, Header(description="The last event seen.")] = None,
 ) -> Response:
     """Follow an operation by server-sent events."""

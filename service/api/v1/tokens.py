@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from service import errors
-from service.http.deps import MAY_ADMIN, Admin, DbSession
+from service.http.deps import Admin, DbSession
 from service.http.paging import Pages
 from service.http.problems import answers
 from service.registry import access
@@ -35,8 +35,8 @@ def mint(body: MintToken, session: DbSession, caller: Admin, response: Response)
     return MintedToken(**shown.model_dump(), token=text)
 
 
-@router.get("", name="list", dependencies=[MAY_ADMIN])
-def listed(session: DbSession, paging: Pages) -> Page[TokenView]:
+@router.get("", name="list")
+def listed(session: DbSession, caller: Admin, paging: Pages) -> Page[TokenView]:
     """List the tokens, oldest first, without their texts."""
     rows = access.tokens(session, after=paging.after(int), limit=paging.fetch)
     return paging.page(rows, key=lambda token: token.id, view=TokenView.model_validate)
@@ -46,9 +46,8 @@ def listed(session: DbSession, paging: Pages) -> Page[TokenView]:
     "/{token_id}",
     name="revoke",
     status_code=204,
-    dependencies=[MAY_ADMIN],
     responses=answers(errors.ThingNotFound),
 )
-def revoke(token_id: TokenId, session: DbSession) -> None:
+def revoke(token_id: TokenId, session: DbSession, caller: Admin) -> None:
     """End a token at once."""
     access.revoke(session, token_id)
