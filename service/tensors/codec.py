@@ -137,7 +137,9 @@ def _uniform(rows: _Rows, limit: int, clip: float) -> _Rows:
 def _normal(rows: _Rows, spread: float) -> _Rows:
     """Four levels, as if the row were normal with `spread` times its own standard deviation."""
     deviation = (row_sums(rows * rows) / rows.shape[1]).sqrt()[:, None]
-    _, _, inner, outer = torch.tensor(LEVELS, dtype=torch.float32).to(torch.float64).tolist()
+    # The levels as `decode` has them: rounded to f32, then used in f64.
+    levels = torch.tensor(LEVELS, dtype=torch.float32, device=rows.device).to(torch.float64)
+    inner, outer = levels[2], levels[3]
     size = torch.where(rows.abs() > deviation * (spread * _THRESHOLD), outer, inner)
     return torch.where(rows < 0, -size, size)
 

@@ -22,10 +22,14 @@ NAMES: Final[Mapping[torch.dtype, str]] = {dtype: name for name, dtype in DTYPES
 
 def view(buffer: Shaped[Tensor, " bytes"], dtype: str, shape: tuple[int, ...]) -> Tensor:
     """See a buffer of bytes as a tensor of a safetensors dtype, without a copy."""
+    if not buffer.numel():  # an empty tensor may have strides that forbid the view
+        return torch.empty(shape, dtype=DTYPES[dtype])
     return buffer.view(DTYPES[dtype]).reshape(shape)
 
 
 def octets(tensor: Shaped[Tensor, "*shape"]) -> memoryview:
     """The bytes of a tensor, row by row; without a copy where it lies on the CPU in order."""
+    if not tensor.numel():
+        return memoryview(b"")
     flat: np.ndarray[Any, Any] = tensor.reshape(-1).contiguous().view(torch.uint8).cpu().numpy()
     return flat.data
