@@ -14,6 +14,7 @@ TASK = "patchbay.carry_out"
 GPU = "gpu"
 CPU = "cpu"
 MAINTENANCE = "maint"
+ALL = (GPU, CPU, MAINTENANCE)
 
 
 @cache
