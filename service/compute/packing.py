@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import torch
 from torch import Tensor
 
 from service import errors
@@ -18,6 +19,7 @@ from service.tensors import codec, raw
 from service.tensors.layers import Layer
 
 _COPY_BYTES: Final = 2**20
+_LARGEST_NORM: Final = torch.finfo(torch.float32).max
 
 
 class PatchWriter:
@@ -54,7 +56,7 @@ class PatchWriter:
         """
         coded = codec.encode(signature, how)
         decoded = codec.decode(coded, how, layer.shape)
-        if not bool(decoded.isfinite().all()):
+        if max(norms or (0, 0)) > _LARGEST_NORM or not bool(decoded.isfinite().all()):
             raise errors.SignatureTooLarge(str(layer.address))
         self._codes.write(raw.octets(coded.codes))
         self._halves.append(bytes(raw.octets(coded.halves)))

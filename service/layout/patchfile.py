@@ -50,7 +50,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
-from math import isfinite, prod
+from math import prod
 from typing import Any, Final, NoReturn, TypeVar
 
 from service import errors
@@ -71,6 +71,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_EXTENT = 2**48
 _MAX_DIMENSIONS = 32
+_MAX_NORM = 3.5e38
 _E = TypeVar("_E", bound=StrEnum)
 _COLUMNS = (
     *("file", "name", "shape", "kind", "codec", "exponent", "bytes"),
@@ -388,7 +389,7 @@ def _exponent(value: Any, name: str) -> int:
 def _norm(value: Any, name: str) -> float | None:
     if value is None:
         return None
-    if type(value) not in {int, float} or not isfinite(value) or value < 0:
+    if type(value) not in {int, float} or not 0 <= value <= _MAX_NORM:
         raise _BadIndex(f"tensor {name!r:.120} has a bad norm")
     return float(value)
 

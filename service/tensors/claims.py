@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from service import errors
 from service.layout.patchfile import PatchFile
 from service.tensors.profile import Totals
 from service.tensors.selection import Quality, layers_json, parse_layers
+
+_FORMS: Final = ("origin", "pair", "none")
+_LARGEST: Final = 2**53
+"""Whole numbers up to here are the same to every JSON reader."""
 
 
 def summary_of(patch: PatchFile) -> dict[str, Any]:
@@ -34,9 +37,9 @@ def summary_of(patch: PatchFile) -> dict[str, Any]:
 
 def _choices(parameters: Mapping[str, Any]) -> dict[str, Any]:
     known: dict[str, Any] = {}
-    if parameters.get("projection") in {"origin", "pair", "none"}:
+    if parameters.get("projection") in _FORMS:
         known["projection"] = parameters["projection"]
-    if parameters.get("quality") in set(Quality):
+    if parameters.get("quality") in tuple(Quality):
         known["quality"] = parameters["quality"]
     try:
         known["layers"] = layers_json(parse_layers(parameters["layers"]))
@@ -46,4 +49,4 @@ def _choices(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in {int, float} and isfinite(value)
+    return type(value) in {int, float} and -_LARGEST <= value <= _LARGEST

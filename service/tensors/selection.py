@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from math import isfinite
 from typing import Any, Final
 
 from service import errors
@@ -91,8 +90,8 @@ def parse_layers(value: Any) -> Selection:
     )
 
 
-def _is_share(value: float) -> bool:
-    return not isinstance(value, bool) and isfinite(value) and 0 < value <= 1
+def _is_share(value: Any) -> bool:
+    return value is not True and 0 < value <= 1
 
 
 def layers_json(selection: Selection) -> object:
