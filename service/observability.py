@@ -1,6 +1,7 @@
 """Structured logs with request and job ids, and the metrics that operators watch."""
 
 import logging
+import sys
 from typing import Literal
 
 import structlog
@@ -25,7 +26,9 @@ def configure(form: Literal["json", "console"], level: int = logging.INFO) -> No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

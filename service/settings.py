@@ -53,11 +53,6 @@ class Settings(BaseSettings):
         default=False, description="May callers without a token start builds?"
     )
     device: str = Field(default="auto", description="cuda:N, cpu or auto; what a worker uses.")
-    overlay_cache_bytes: int = Field(
-        default=10 * GIB,
-        gt=0,
-        description="Overlays beyond this expire, least recently used first.",
-    )
     queue_limit: int = Field(
         default=1000, gt=0, description="Queued operations beyond this are refused with 429."
     )

@@ -1,7 +1,6 @@
 """Real parts for every test: one Postgres a session, a fresh database a worker, a blob folder."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from service.blobs.folder import FolderStore
 from service.db import engine as engines
 from service.db import migrate
 from service.embedded.postgres import start_temporary
-
-sys.path.insert(0, str(Path(__file__).parent))  # the tests' own modules: factories, seaweed
 
 
 @pytest.fixture(scope="session")
