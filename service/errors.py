@@ -940,6 +940,33 @@ class NothingToUndo(Conflict):
 
 
 @dataclass(eq=False)
+class AlreadyPatched(Conflict):
+    """A local file carries a patch already, and the base is needed."""
+
+    path: str
+    recipe: str
+    slug = "already-patched"
+
+    def __str__(self) -> str:
+        return f"{self.path} carries {self.recipe} already; take it off with `patchbay undo` first"
+
+
+@dataclass(eq=False)
+class UndoMissing(Conflict):
+    """A file was pulled with its patches on, and the base's bytes are not here."""
+
+    path: str
+    recipe: str
+    slug = "undo-missing"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was pulled as {self.recipe}, without the base's bytes; `patchbay undo` "
+            "fetches them from the service"
+        )
+
+
+@dataclass(eq=False)
 class FileBusy(Conflict):
     """Another run is changing the same local file."""
 

@@ -4,11 +4,10 @@ A spliced file is the base with the overlay's tensors in it. So it is right if t
 stand in their places, and if the file with the undo's bytes there instead hashes to the base.
 """
 
-import hashlib
 from pathlib import Path
 
 from service import errors
-from service.layout.pieces import Opened
+from service.layout.pieces import Opened, digest_of_chunks, spliced
 from service.layout.splice import in_place
 from service.names import Digest
 
@@ -24,7 +23,7 @@ def patched_file(file: Path, overlay: Path, undo: Path, base_digest: Digest) -> 
         _check_base(opened[0], opened[2], base_digest)
     finally:
         for one in opened:
-            one.file.close()
+            one.close()
 
 
 def _check_overlay(file: Opened, overlay: Opened) -> None:
@@ -36,13 +35,7 @@ def _check_overlay(file: Opened, overlay: Opened) -> None:
 
 
 def _check_base(file: Opened, undo: Opened, base_digest: Digest) -> None:
-    in_place(file.header, undo.header)
-    sha256 = hashlib.sha256(file.header.raw)
-    for tensor in file.header.tensors:
-        source = undo if tensor.name in undo.header else file
-        for chunk in source.tensor(tensor.name):
-            sha256.update(chunk)
-    found = "sha256:" + sha256.hexdigest()
+    found = digest_of_chunks(spliced(file, undo))
     if found != base_digest:
         raise errors.NotVerified(
             "the file with its patches taken off", base_digest, found, "pull it again"
@@ -50,7 +43,4 @@ def _check_base(file: Opened, undo: Opened, base_digest: Digest) -> None:
 
 
 def _digest(file: Opened, name: str) -> Digest:
-    sha256 = hashlib.sha256()
-    for chunk in file.tensor(name):
-        sha256.update(chunk)
-    return Digest("sha256:" + sha256.hexdigest())
+    return digest_of_chunks(file.tensor(name))

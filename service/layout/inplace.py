@@ -17,7 +17,7 @@ A folder of weight files is one unit: one journal, one record.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,15 @@ from service import errors
 from service.layout import sidecar
 from service.layout.disk import DISK, Disk, lock, read_chunks
 from service.layout.header import read_header
-from service.layout.pieces import Change, Opened, Pieces, WeightFile, file_digest
+from service.layout.pieces import (
+    Change,
+    Opened,
+    Pieces,
+    WeightFile,
+    digest_of_chunks,
+    file_digest,
+    spliced,
+)
 from service.layout.sidecar import FileRecord, Place, Sidecar
 from service.layout.splice import in_place
 from service.names import Digest
@@ -42,6 +50,7 @@ def apply(target: Path, change: Change, disk: Disk = DISK) -> Sidecar:
     with lock(place.target):
         now = _settle(place, disk) or _clean(change)
         _check_same_base(place, now, change)
+        _check_undo(place, now)
         files = {path: _foretell(place, now, path, wanted) for path, wanted in change.files.items()}
         future = Sidecar(now.generation + 1, change.base, change.recipe, files)
         if (future.recipe, future.files) == (now.recipe, now.files):
@@ -70,6 +79,7 @@ def undo(target: Path, disk: Disk = DISK) -> Sidecar:
                 return left  # an undo was interrupted, and has come to its end just now
             raise errors.NothingToUndo(str(target))
         _check_writable(place, now.files)
+        _check_undo(place, now)
         for path, file in now.files.items():
             _check_file(place.weight_file(path), file.digest)
         future = _as_base(now)
@@ -90,6 +100,49 @@ def recover(target: Path, disk: Disk = DISK) -> Sidecar | None:
 def status(target: Path) -> Sidecar | None:
     """What the record says of `target`; None for a file without one. Raises `BadSidecar`."""
     return sidecar.read(Place(target.absolute()).recipe)
+
+
+def replaced(target: Path, now: Sidecar | None, disk: Disk = DISK) -> None:
+    """Record that `target` is, or is about to be, written anew from outside: as `now`, or clean.
+
+    What was recorded before goes, a change under way included: call it with None before the new
+    file gets its name. Raises `LinkedFile`.
+    """
+    place = Place(target.absolute())
+    if place.folder.is_symlink():
+        raise errors.LinkedFile(str(place.folder), "is a symbolic link")
+    if place.folder.is_dir():
+        disk.remove(place.journal)
+        _tidy(place, None, disk)
+    if now is not None:
+        disk.make_folder(place.folder)
+        sidecar.write(disk, place.recipe, now)
+
+
+def supply_undo(target: Path, undos: Mapping[str, Path], disk: Disk = DISK) -> None:
+    """Keep the undo of a file that was pulled with its patches on, checked against the base.
+
+    Raises `NotVerified`, `NothingToUndo`, `FileBusy`, `BadSidecar`.
+    """
+    place = Place(target.absolute())
+    with lock(place.target):
+        now = _settle(place, disk)
+        if now is None:
+            raise errors.NothingToUndo(str(target))
+        for path, undo_file in undos.items():
+            with (
+                closing(Opened(place.weight_file(path))) as file,
+                closing(Opened(undo_file)) as old,
+            ):
+                found = digest_of_chunks(spliced(file, old))
+                expected = now.files[path].base_digest
+                if found != expected:
+                    raise errors.NotVerified(
+                        f"{target} with its patches taken off", expected, found, "pull the base"
+                    )
+                kept = place.undo(now.generation, path)
+                disk.make_folder(kept.parent)
+                disk.write_file(kept, read_chunks(old.file, 0, old.header.file_size))
 
 
 # ── preparing ────────────────────────────────────────────────────────────────────────────────
@@ -118,6 +171,13 @@ def _check_writable(place: Place, paths: Mapping[str, object]) -> None:
     for path in paths:
         with place.weight_file(path).open("r+b"):
             pass
+
+
+def _check_undo(place: Place, now: Sidecar) -> None:
+    for path, file in now.files.items():
+        if file.overlay_digest is not None and not place.undo(now.generation, path).is_file():
+            recipe = now.recipe.reference if now.recipe else now.base
+            raise errors.UndoMissing(str(place.weight_file(path)), recipe)
 
 
 def _check_same_base(place: Place, now: Sidecar, change: Change) -> None:

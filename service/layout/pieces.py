@@ -1,13 +1,14 @@
 """The files that a change in place reads: a weight file, an overlay, the undo of an earlier one."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from service import errors
-from service.layout.disk import read_chunks
+from service.layout.disk import DISK, Disk, read_chunks
 from service.layout.header import Header, read_header
 from service.layout.overlay import overlay_header
 from service.layout.sidecar import AppliedRecipe, Place, Sidecar
@@ -51,10 +52,65 @@ class Opened:
     def _read(self, start: int, end: int) -> bytes:
         return b"".join(read_chunks(self.file, start, end))
 
+    def close(self) -> None:
+        """Close it."""
+        self.file.close()
+
     def tensor(self, name: str) -> Iterator[bytes]:
         """The bytes of one tensor."""
         entry = self.header.entry(name)
         return read_chunks(self.file, entry.start, entry.end)
+
+
+def spliced(file: Opened, changed: Opened | None) -> Iterator[bytes]:
+    """The bytes of `file` with the tensors of `changed` in place of its own.
+
+    Raises `OverlayDoesNotFit`.
+    """
+    if changed is not None:
+        in_place(file.header, changed.header)
+    yield file.header.raw
+    for tensor in file.header.tensors:
+        here = changed is not None and tensor.name in changed.header
+        source = changed if changed is not None and here else file
+        yield from source.tensor(tensor.name)
+
+
+def digest_of_chunks(chunks: Iterable[bytes]) -> Digest:
+    """The digest of bytes that come one after the other."""
+    sha256 = hashlib.sha256()
+    for chunk in chunks:
+        sha256.update(chunk)
+    return Digest("sha256:" + sha256.hexdigest())
+
+
+def write_copy(base: Path, wanted: WeightFile, into: Path, disk: Disk = DISK) -> Digest:
+    """Write a patched copy of `base`, which is not touched; answers the copy's digest.
+
+    Raises `FileNotAsRecorded`, `NotVerified`, `OverlayDoesNotFit`.
+    """
+    actual = file_digest(base)
+    if actual != wanted.base_digest:
+        raise errors.FileNotAsRecorded(str(base), wanted.base_digest, actual)
+    with closing(Opened(base)) as file, ExitStack() as stack:
+        overlay = None
+        if wanted.overlay is not None:
+            overlay = stack.enter_context(closing(Opened(wanted.overlay)))
+            check_overlay(file, overlay, wanted.overlay_digest)
+        disk.make_folder(into.parent)
+        disk.write_file(into, spliced(file, overlay))
+    return file_digest(into)
+
+
+def check_overlay(base: Opened, overlay: Opened, expected: Digest | None) -> None:
+    """Check that an overlay fits, and that its bytes are the ones its digest names.
+
+    Raises `OverlayDoesNotFit` and `NotVerified`.
+    """
+    in_place(base.header, overlay.header)
+    actual = file_digest(overlay.path)
+    if actual != expected:
+        raise errors.NotVerified(str(overlay.path), str(expected), actual, "fetch it again")
 
 
 class Pieces:
@@ -65,7 +121,8 @@ class Pieces:
         try:
             self.base = self._add(place.weight_file(path))
             self.overlay = self._add(wanted.overlay) if wanted.overlay else None
-            self._check_overlay(wanted)
+            if self.overlay is not None:
+                check_overlay(self.base, self.overlay, wanted.overlay_digest)
             carried = now.files[path].overlay_digest is not None
             self.old = self._add(place.undo(now.generation, path)) if carried else None
         except BaseException:
@@ -77,19 +134,9 @@ class Pieces:
         self._open.append(opened)
         return opened
 
-    def _check_overlay(self, wanted: WeightFile) -> None:
-        if self.overlay is None:
-            return
-        in_place(self.base.header, self.overlay.header)  # raises where it does not fit
-        actual = file_digest(self.overlay.path)
-        if actual != wanted.overlay_digest:
-            raise errors.NotVerified(
-                str(self.overlay.path), str(wanted.overlay_digest), actual, "fetch it again"
-            )
-
     def _close(self) -> None:
         for opened in self._open:
-            opened.file.close()
+            opened.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,177 @@
+"""The catalogue: list things, show one."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated, Any, Final
+
+import typer
+
+from service import names
+from service.cli.output import Cell, size_text
+from service.cli.session import Run, command
+from service.client.client import Client
+from service.client.problem import ServiceProblem
+from service.schemas.models import ModelVersionView
+from service.schemas.patches import PatchVersionView
+from service.schemas.recipes import BuildView, ChannelView, RecipeView
+
+_NOT_FOUND: Final = 404
+_LINE: Final[dict[str, Callable[[Any], Cell]]] = {
+    "name": lambda line: line.full_name,
+    "versions": lambda line: line.head,
+    "license": lambda line: line.license,
+    "labels": lambda line: " ".join(line.labels),
+    "updated": lambda line: f"{line.updated_at:%Y-%m-%d %H:%M}",
+}
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    MODELS = "models"
+    PATCHES = "patches"
+    CHANNELS = "channels"
+    BUILDS = "builds"
+
+
+def channel_columns() -> dict[str, Callable[[ChannelView], Cell]]:
+    """A channel as a row."""
+    return {
+        "name": lambda channel: channel.full_name,
+        "move": lambda channel: channel.move,
+        "base": lambda channel: channel.head.base,
+        "patches": _entered,
+        "moved": lambda channel: f"{channel.head.moved_at:%Y-%m-%d %H:%M}",
+    }
+
+
+def _entered(channel: ChannelView) -> str:
+    parts = [
+        f"{part.patch}@{part.version}={names.scale_text(part.scale)}"
+        for part in channel.head.entered
+    ]
+    return " ".join(parts) or "clean"
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands of this noun."""
+
+    @command(app, "ls")
+    def listed(
+        run: Run,
+        kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.MODELS,
+        q: Annotated[str | None, typer.Option("-q", help="Words of names, or labels.")] = None,
+        limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
+    ) -> None:
+        """List models, patches, channels or builds."""
+        client = run.client
+        match kind:
+            case Kind.MODELS:
+                run.out.table(islice(client.models.listed(q), limit), _LINE)
+            case Kind.PATCHES:
+                run.out.table(islice(client.patches.listed(q), limit), _LINE)
+            case Kind.CHANNELS:
+                run.out.table(islice(client.channels.listed(), limit), channel_columns())
+            case Kind.BUILDS:
+                run.out.table(islice(client.builds.listed(), limit), _build_columns())
+
+    @command(app, "show")
+    def show(
+        run: Run,
+        reference: Annotated[
+            str, typer.Argument(help="A model, patch or channel, with @REVISION.")
+        ],
+    ) -> None:
+        """Show a model, a patch, a recipe or a channel."""
+        *looks, last = _looks(run.client, reference)
+        for look in looks:
+            with suppress_not_found():
+                run.out.result(*look())
+                return
+        run.out.result(*last())
+
+
+@contextmanager
+def suppress_not_found() -> Iterator[None]:
+    """Go on where the service knows no such thing."""
+    try:
+        yield
+    except ServiceProblem as problem:
+        if problem.status != _NOT_FOUND:
+            raise
+
+
+def _build_columns() -> dict[str, Callable[[BuildView], Cell]]:
+    return {
+        "id": lambda build: build.id[:12],
+        "state": lambda build: build.state,
+        "recipe": lambda build: build.recipe.reference,
+        "overlay": lambda build: size_text(sum(file.overlay_size_bytes for file in build.files)),
+        "created": lambda build: f"{build.created_at:%Y-%m-%d %H:%M}",
+    }
+
+
+Found = tuple[Any, Iterable[str]]
+
+
+def _looks(client: Client, text: str) -> list[Callable[[], Found]]:
+    """Where to look for what `text` names, in this order; there is one at least."""
+    name, _, revision = text.partition("@")
+    if "+" in revision:
+        return [lambda: _recipe(client.recipes.resolve(text))]
+    if revision:
+        looks = [lambda: _model_version(client.models.version(name, revision))]
+        if names.version_number(revision) is not None:
+            looks.append(lambda: _patch_version(client.patches.version(name, revision)))
+        return looks
+    looks = [lambda: _line(client.models.get(name))]
+    if "." not in name.partition("/")[2]:
+        looks.append(lambda: _line(client.patches.get(name)))
+        looks.append(lambda: _channel(client.channels.get(name)))
+    return looks
+
+
+def _line(line: Any) -> Found:
+    lines = [f"{line.full_name}  {line.head} versions  {line.license or 'no licence'}"]
+    if line.labels:
+        lines.append(f"labels: {' '.join(line.labels)}")
+    return line, [*lines, *(["", line.card] if line.card else [])]
+
+
+def _model_version(version: ModelVersionView) -> Found:
+    files = [f"  {size_text(file.size_bytes):>10}  {file.path}" for file in version.files]
+    withdrawn = [f"withdrawn: {version.withdrawn_reason}"] if version.withdrawn_at else []
+    return version, [version.reference, f"weights {version.weights_digest}", *withdrawn, *files]
+
+
+def _patch_version(version: PatchVersionView) -> Found:
+    made = [f"{role}: {getattr(version, role)}" for role in ("clean", "robust", "origin")]
+    withdrawn = [f"withdrawn: {version.withdrawn_reason}"] if version.withdrawn_at else []
+    summary = [f"{name}: {value}" for name, value in version.summary.items() if name != "warnings"]
+    warned = [f"warning: {said}" for said in version.summary.get("warnings", [])]
+    head = f"{version.reference}  {size_text(version.size_bytes)}  {version.digest}"
+    return version, [head, *withdrawn, *made, *summary, *warned]
+
+
+def _recipe(recipe: RecipeView) -> Found:
+    parts = [
+        f"  {part.patch}@{part.version} times {names.scale_text(part.scale)}  {part.fit}"
+        for part in recipe.patches
+    ]
+    sizes = f"{size_text(recipe.overlay_bytes)} of {size_text(recipe.size_bytes)} change"
+    warned = [f"warning: {said}" for said in recipe.warnings]
+    return recipe, [
+        recipe.reference,
+        str(recipe.digest),
+        f"on {recipe.base}",
+        *parts,
+        sizes,
+        *warned,
+    ]
+
+
+def _channel(channel: ChannelView) -> Found:
+    row = [f"{name}: {cell(channel)}" for name, cell in channel_columns().items()]
+    return channel, [*row, f"recipe: {channel.head.recipe_digest}"]

@@ -1,0 +1,13 @@
+"""The user's commands, put together; `manage.py` mounts them and adds serve, worker, migrate."""
+
+import typer
+
+from service.cli import catalogue, channels, models, operations, patches, tokens, weights
+
+app = typer.Typer(no_args_is_help=True)
+
+for noun in (models, patches, weights, catalogue):
+    noun.add(app)
+app.add_typer(channels.app, name="channel")
+app.add_typer(operations.app, name="ops")
+app.add_typer(tokens.app, name="token")
