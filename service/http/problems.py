@@ -148,8 +148,16 @@ def _drawn(
 
 def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, PatchbayError)  # noqa: S101  # it is registered for no other
-    if isinstance(error, errors.Broken | errors.Unavailable | errors.StorageFull):
-        log.warning("request refused", problem=error.slug, detail=str(error), exc_info=error)
+    if isinstance(error, errors.Broken):
+        log.error("request failed", problem=error.slug, exc_info=error)
+    elif isinstance(error, errors.Unavailable | errors.StorageFull):
+        # Its cause may name what no caller should read: a path, a host.
+        log.warning(
+            "request refused",
+            problem=error.slug,
+            detail=str(error),
+            cause=str(error.__cause__ or ""),
+        )
     return answer(request, error)
 
 
