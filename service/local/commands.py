@@ -1,0 +1,193 @@
+"""`patchbay local`: extract, apply, undo and inspect with no server.
+
+What computes is imported when a command needs it: the rest of the command line starts without
+torch.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service import errors
+from service.layout import inplace
+from service.layout.pieces import Change, write_copy
+from service.layout.sidecar import Sidecar
+from service.local import terminal
+from service.local.files import is_record, read_model, read_patch
+from service.local.inspection import inspect as inspect_file
+
+app = typer.Typer(help="Extract, apply and inspect patches with no server.", no_args_is_help=True)
+
+Model = Annotated[
+    Path, typer.Argument(help="A safetensors file, or a folder of them.", exists=True)
+]
+Device = Annotated[str, typer.Option(help="cuda:N, cpu or auto.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@app.command("extract")
+def extract(
+    clean: Model,
+    robust: Model,
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The patch file, *.rws.safetensors.")],
+    origin: Annotated[Path | None, typer.Option(help="Their common start.", exists=True)] = None,
+    quality: Annotated[str, typer.Option(help="exact, high or standard.")] = "standard",
+    energy: Annotated[float | None, typer.Option(help="Share of energy to keep.")] = None,
+    first: Annotated[int | None, typer.Option(help="The first kernels in forward order.")] = None,
+    globs: Annotated[
+        list[str] | None, typer.Option("--names", help="Glob of kernel names; repeatable.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All kernels.")] = False,
+    projection: Annotated[str, typer.Option(help="auto or none.")] = "auto",
+    profile: Annotated[Path | None, typer.Option(help="Write the profile here.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no patch.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Extract a patch from a clean and a robust model."""
+    work = _work()
+    layers = _layers(energy, first, globs, everything=everything)
+    with terminal.bar() as told:
+        made = work.extract(
+            clean,
+            robust,
+            origin,
+            work.Asked(layers, projection, quality, dry_run),
+            out,
+            profile=profile,
+            device=device,
+            told=told,
+        )
+    summary = dict(made.summary)
+    lines = [f"{name}: {value}" for name, value in summary.items() if name != "warnings"]
+    warned = [f"warning: {said}" for said in summary.get("warnings", [])]
+    value: dict[str, Any] = {"path": None, "digest": None, "summary": summary}
+    if made.patch is not None:
+        value |= {"path": str(out), "digest": made.patch.digest}
+        lines = [f"{out}  {made.patch.size_bytes} bytes  {made.patch.digest}", *lines]
+    terminal.result(value, [*lines, *warned], as_json=as_json)
+
+
+@app.command("apply")
+def apply(
+    base: Model,
+    *,
+    patch: Annotated[list[str], typer.Option(help="FILE=SCALE; may be given several times.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write a copy here; else in place.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Apply patch files to a model: in place, or into a copy."""
+    work = _work()
+    if out is not None and out.exists() and out.samefile(base):
+        raise typer.BadParameter("-o names the model itself; leave it out to patch in place")
+    _check_clean(base)
+    patches = [read_patch(text) for text in patch]
+    with terminal.bar() as told:
+        model = read_model(base, told)
+        with work.built(model, patches, out or base, device=device, told=told) as change:
+            if out is not None:
+                digests = _write_copies(base, change, out)
+            else:
+                done = _in_place(base, change)
+                digests = {path: file.digest for path, file in done.files.items()}
+            recipe = change.recipe
+    value = {"path": str(out or base), "recipe": recipe.reference, "files": digests}
+    terminal.result(value, [f"{out or base}  {recipe.reference}"], as_json=as_json)
+
+
+@app.command("undo")
+def undo(target: Model, *, as_json: AsJson = False) -> None:
+    """Take off what was patched in place: the file is the base again, byte for byte."""
+    now = inplace.undo(target)
+    digests = {path: file.digest for path, file in now.files.items()}
+    value = {"path": str(target), "recipe": None, "files": digests}
+    terminal.result(value, [f"{target}  the clean base"], as_json=as_json)
+
+
+@app.command("recover")
+def recover(target: Model, *, as_json: AsJson = False) -> None:
+    """Finish what an interrupted apply or undo left."""
+    now = inplace.recover(target)
+    recipe = now.recipe.reference if now and now.recipe else None
+    value = {"path": str(target), "recipe": recipe}
+    terminal.result(value, [f"{target}  {recipe or 'the clean base'}"], as_json=as_json)
+
+
+@app.command("inspect")
+def inspect(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], *, as_json: AsJson = False
+) -> None:
+    """Show what a weight file or a patch file holds."""
+    found = inspect_file(file)
+    if as_json:
+        terminal.result(found, [], as_json=True)
+        return
+    tensors = found.pop("tensors")
+    about = {name: value for name, value in found.items() if value not in ({}, None)}
+    terminal.result({}, [f"{name}: {value}" for name, value in about.items()], as_json=False)
+    columns = list(tensors[0]) if tensors else []
+    terminal.table(columns, [[_cell(tensor[column]) for column in columns] for tensor in tensors])
+
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _work() -> Any:
+    try:
+        from service.local import work  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise errors.PartFailed(
+            "the local work", "install torch: pip install 'patchbay[torch]'"
+        ) from error
+    return work
+
+
+def _layers(
+    energy: float | None, first: int | None, globs: list[str] | None, *, everything: bool
+) -> dict[str, Any] | str:
+    given: list[dict[str, Any] | str] = []
+    given += [{"energy": energy}] if energy is not None else []
+    given += [{"first": first}] if first is not None else []
+    given += [{"names": globs}] if globs else []
+    given += ["all"] if everything else []
+    if len(given) > 1:
+        raise typer.BadParameter("give one of --energy, --first, --names and --all")
+    return given[0] if given else {"energy": 0.85}
+
+
+def _check_clean(base: Path) -> None:
+    """A recipe is made on the base; on a patched file it would name other bytes."""
+    now = inplace.recover(base)
+    if now is not None and now.recipe is not None:
+        raise errors.AlreadyPatched(str(base), now.recipe.reference)
+
+
+def _in_place(base: Path, change: Change) -> Sidecar:
+    if any(file.overlay is not None for file in change.files.values()):
+        return inplace.apply(base, change)
+    raise errors.BadRecipe(change.recipe.reference, "changes nothing; undo takes a patch off")
+
+
+def _write_copies(base: Path, change: Change, out: Path) -> dict[str, str]:
+    inplace.replaced(out, None)
+    if not base.is_dir():
+        [(only, wanted)] = change.files.items()
+        return {only: write_copy(base, wanted, out)}
+    for file in sorted(base.rglob("*")):
+        path = file.relative_to(base)
+        if file.is_file() and not is_record(path) and path.as_posix() not in change.files:
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, out / path)
+    return {
+        path: write_copy(base / path, wanted, out / path) for path, wanted in change.files.items()
+    }
+
+
+def _cell(value: Any) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
