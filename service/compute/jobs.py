@@ -83,11 +83,15 @@ class MadeFile:
 
 @dataclass(frozen=True, slots=True)
 class MadeSignature:
-    """What a patch file says of itself; `tensors` holds [path, name, shape, kind] each."""
+    """What a patch file says of itself; `tensors` holds [path, name, shape, kind] each.
+
+    `inputs` names the models that it was extracted from by version digest, under `clean`, `robust`
+    and `origin`, as far as the file says.
+    """
 
     tensors: list[list[Any]]
     summary: Mapping[str, Any]
-    inputs: Mapping[str, Any]
+    inputs: Mapping[str, Digest]
 
 
 @dataclass(frozen=True, slots=True)
