@@ -87,8 +87,11 @@ class _Passing:
         ).inc()
 
     def _route(self) -> str:
-        # The route's pattern, never the path: a label for each name would never end.
-        return getattr(self._scope.get("route"), "path", None) or "none"
+        # The route's pattern, never the path: a label for each name would never end. The route of
+        # an included router knows only its own part of the pattern; FastAPI keeps the whole here.
+        whole = self._scope.get("fastapi", {}).get("effective_route_context")
+        route = whole or self._scope.get("route")
+        return getattr(route, "path", None) or "none"
 
 
 class BodyLimit:

@@ -40,12 +40,16 @@ def test_a_live_worker_is_seen_by_readiness_and_metrics(
         )
 
     ready = client.get("/readyz").json()
+    client.get("/v1/operations/one")
+    client.get("/nowhere/at/all")
     figures = client.get("/metrics").text
 
     assert ready["parts"]["worker"] == "ok"
     assert 'patchbay_live_workers{queue="gpu"} 1.0' in figures
     assert 'patchbay_open_operations{queue="gpu",state="queued"} 1.0' in figures
     assert 'patchbay_http_requests_total{method="GET",route="/readyz",status="200"}' in figures
+    assert 'route="/v1/operations/{operation_id}",status="404"' in figures
+    assert 'route="none",status="404"' in figures
 
 
 def test_a_store_that_is_gone_makes_the_service_unready(client: TestClient, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import hashlib
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -9,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from service.api.v1 import blobs
 from service.schemas.operations import Scope
 from service.settings import Settings
 from tests.webserver import Served
@@ -185,6 +187,33 @@ class TestOnARealConnection:
 
         wait_for(lambda: stored(tmp_path) == [])
         assert httpx2.get(f"{served.url}/readyz").status_code == 200
+
+    def test_a_body_that_stalls_is_cut_off(
+        self,
+        connection: socket.socket,
+        publisher: dict[str, str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(blobs, "STALLED_AFTER_S", 0.3)
+
+        connection.sendall(head(publisher, len(CONTENT)) + CONTENT[:1000])
+
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert stored(tmp_path) == []
+
+    def test_two_may_send_the_same_blob_at_once(
+        self, served: Served, publisher: dict[str, str], tmp_path: Path
+    ) -> None:
+        url = f"{served.url}/v1/blobs/{DIGEST}"
+
+        with ThreadPoolExecutor(2) as pool:
+            sent = [
+                pool.submit(httpx2.put, url, content=CONTENT, headers=publisher) for _ in range(2)
+            ]
+
+        assert {answer.result().status_code for answer in sent} <= {200, 201}
+        assert stored(tmp_path) == [DIGEST.removeprefix("sha256:")]
 
     def test_a_known_blob_is_not_asked_for_again(
         self, served: Served, connection: socket.socket, publisher: dict[str, str]
