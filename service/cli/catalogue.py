@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from service import names
+from service import errors, names
 from service.cli.output import Cell, size_text
 from service.cli.session import Run, command
 from service.client.client import Client
@@ -85,17 +85,15 @@ def add(app: typer.Typer) -> None:
         ],
     ) -> None:
         """Show a model, a patch, a recipe or a channel."""
-        *looks, last = _looks(run.client, reference)
-        for look in looks:
-            with suppress_not_found():
+        for look in _looks(run.client, reference):
+            with _going_on_where_unknown():
                 run.out.result(*look())
                 return
-        run.out.result(*last())
+        raise errors.ThingNotFound("model, patch or channel", reference)
 
 
 @contextmanager
-def suppress_not_found() -> Iterator[None]:
-    """Go on where the service knows no such thing."""
+def _going_on_where_unknown() -> Iterator[None]:
     try:
         yield
     except ServiceProblem as problem:
@@ -117,7 +115,7 @@ Found = tuple[Any, Iterable[str]]
 
 
 def _looks(client: Client, text: str) -> list[Callable[[], Found]]:
-    """Where to look for what `text` names, in this order; there is one at least."""
+    """Where to look for what `text` names, in this order."""
     name, _, revision = text.partition("@")
     if "+" in revision:
         return [lambda: _recipe(client.recipes.resolve(text))]

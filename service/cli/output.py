@@ -29,6 +29,8 @@ from service.client.models import FileProgress
 from service.client.operations import Watch
 from service.schemas.operations import OperationView
 
+_PIPE_WIDTH = 1000
+
 Row = TypeVar("Row", bound=BaseModel)
 Cell = str | int | float | None
 
@@ -52,7 +54,9 @@ class Output:
         if self.as_json:
             self._json([_plain(row) for row in rows])
             return
-        table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for number, name in enumerate(columns):
+            table.add_column(name, no_wrap=number == 0)  # what others refer to stays whole
         for row in rows:
             cells = (cell(row) for cell in columns.values())
             table.add_row(*("" if cell is None else str(cell) for cell in cells))
@@ -104,7 +108,10 @@ class Output:
         sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
     def _console(self) -> Console:
-        return Console(file=sys.stdout)
+        console = Console(file=sys.stdout)
+        if not console.is_terminal:
+            console.width = _PIPE_WIDTH  # a script must not get shortened cells
+        return console
 
 
 @contextmanager

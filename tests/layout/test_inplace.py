@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save, save_file
 from service import errors
 from service.layout import inplace
 from service.layout.disk import Disk
-from service.layout.pieces import Change, WeightFile, file_digest
-from service.layout.sidecar import AppliedRecipe
+from service.layout.pieces import Change, WeightFile, file_digest, write_copy
+from service.layout.sidecar import AppliedRecipe, FileRecord, Sidecar
 from service.names import Digest, digest_of
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -338,12 +338,16 @@ inplace.apply(Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes()), K
 """
 
 
-@pytest.mark.parametrize("step", [3, 12, 22, 29])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.7, 0.9])
 def test_a_process_killed_for_good_leaves_what_the_next_one_finishes(
-    scene: Scene, step: int
+    scene: Scene, share: float
 ) -> None:
     import pickle  # noqa: PLC0415 - our own value, to our own child
 
+    counted = MortalDisk()
+    inplace.apply(scene.target, scene.change("mild"), counted)
+    inplace.undo(scene.target)
+    step = int(share * len(counted.steps))
     change = scene.folder / "change.pickle"
     change.write_bytes(pickle.dumps(scene.change("mild")))
 
@@ -354,6 +358,97 @@ def test_a_process_killed_for_good_leaves_what_the_next_one_finishes(
 
     assert child.returncode == -signal.SIGKILL
     assert scene.found() == scene.digests("mild")
+
+
+# ── files that were fetched with their patches on, and copies ─────────────────────────────────
+
+
+def pulled(scene: Scene) -> Scene:
+    """A file as a pull leaves it: patched, recorded, without an undo."""
+    change = scene.change("mild")
+    save_file(scene.base[FILE] | scene.overlays["mild"][FILE], scene.target)
+    wanted = change.files[FILE]
+    record = FileRecord(wanted.base_digest, wanted.overlay_digest, file_digest(scene.target))
+    inplace.replaced(scene.target, Sidecar(1, change.base, change.recipe, {FILE: record}))
+    return scene
+
+
+def undo_file(scene: Scene, tensors: Tensors) -> Path:
+    path = scene.folder / "undo"
+    save_file({name: tensors[name] for name in scene.overlays["mild"][FILE]}, path)
+    return path
+
+
+@pytest.mark.parametrize("action", ["undo", "apply"])
+def test_a_pulled_file_says_that_it_lacks_its_undo(scene: Scene, action: str) -> None:
+    pulled(scene)
+
+    actions = {
+        "undo": lambda: inplace.undo(scene.target),
+        "apply": lambda: inplace.apply(scene.target, scene.change("bold")),
+    }
+    with pytest.raises(errors.UndoMissing):
+        actions[action]()
+
+    assert scene.found() == scene.digests("mild")
+
+
+def test_with_its_undo_supplied_it_is_as_if_patched_here(scene: Scene) -> None:
+    pulled(scene)
+
+    inplace.supply_undo(scene.target, {FILE: undo_file(scene, scene.base[FILE])})
+    inplace.apply(scene.target, scene.change("bold"))
+
+    assert scene.found() == scene.digests("bold")
+    inplace.undo(scene.target)
+    assert scene.is_clean()
+
+
+def test_an_undo_that_does_not_give_the_base_is_not_kept(scene: Scene) -> None:
+    pulled(scene)
+    wrong = random_tensors(7, {"a": 9, "c": 30})
+
+    with pytest.raises(errors.NotVerified):
+        inplace.supply_undo(scene.target, {FILE: undo_file(scene, wrong)})
+
+    assert list(scene.record.rglob("undo/*")) == []
+
+
+def test_a_journal_is_never_carried_out_on_a_file_that_replaced_its_own(scene: Scene) -> None:
+    class DiesInTheFile(MortalDisk):
+        def step(self, what: str, path: Path) -> None:
+            super().step(what, path)
+            if path == scene.target and what == "sync":
+                raise Killed
+
+    with pytest.raises(Killed):
+        inplace.apply(scene.target, scene.change("mild"), DiesInTheFile())
+    assert (scene.record / "journal.json").exists()
+
+    inplace.replaced(scene.target, None)
+    save_file(scene.base[FILE], scene.target)
+
+    assert inplace.recover(scene.target) is None
+    assert scene.is_clean()
+
+
+def test_a_copy_is_patched_and_the_base_untouched(scene: Scene) -> None:
+    wanted = scene.change("mild").files[FILE]
+
+    digest = write_copy(scene.target, wanted, scene.folder / "new" / "copy.safetensors")
+
+    assert digest == scene.digests("mild")[FILE]
+    assert scene.is_clean()
+
+
+def test_a_copy_of_another_base_is_refused(scene: Scene) -> None:
+    wanted = scene.change("mild").files[FILE]
+    save_file(random_tensors(9, {"a": 9, "b": 7, "c": 30, "d": 4}), scene.target)
+
+    with pytest.raises(errors.FileNotAsRecorded):
+        write_copy(scene.target, wanted, scene.folder / "copy")
+
+    assert not (scene.folder / "copy").exists()
 
 
 # ── refused ──────────────────────────────────────────────────────────────────────────────────
