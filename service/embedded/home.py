@@ -6,7 +6,7 @@ HOME/                 passable; entered by Postgres' user when `serve` runs as r
 ├── blobs/            0700, the folder store
 ├── postgres/         data/ (0700, Postgres' user), password (0600)
 ├── postgres.log      what the server said, this start and the one before (postgres.log.1)
-├── run/              socket directory of Postgres
+├── run/              socket directory of Postgres; url, where the running `serve` listens
 └── bin/              a copy of its programs, where its user cannot read the installed ones
 """
 
@@ -49,6 +49,11 @@ class Home:
         return self.path / "run"
 
     @property
+    def url(self) -> Path:
+        """File with the URL of the running `serve`: with port 0 the kernel chose the port."""
+        return self.run / "url"
+
+    @property
     def bin(self) -> Path:
         """Copied programs."""
         return self.path / "bin"
@@ -79,6 +84,7 @@ class Home:
             for passable in (home.run, home.bin):
                 passable.mkdir(exist_ok=True)
                 passable.chmod(0o711)
+            home.url.unlink(missing_ok=True)  # of an earlier run that was killed
         except OSError as error:
             raise errors.HomeUnusable(
                 str(path), f"{error.strerror} ({error.filename}); set PATCHBAY_HOME to another"
