@@ -510,8 +510,15 @@ class StillNeeded(Conflict):
     slug = "still-needed"
 
     def __str__(self) -> str:
-        users = [f"channel {c!r}" for c in self.channels] + [f"recipe {r}" for r in self.recipes]
-        return f"{self.kind} {self.name!r} is still needed by {', '.join(users)}; move them first"
+        users = [f"channel {c!r}" for c in self.channels] + [
+            f"build {recipe.removeprefix('sha256:')}" for recipe in self.recipes
+        ]
+        steps = ["move the channels"] if self.channels else []
+        steps += ["let go of the builds with DELETE /v1/builds/{id}"] if self.recipes else []
+        return (
+            f"{self.kind} {self.name!r} is still needed by {', '.join(users)}; "
+            f"{' and '.join(steps)} first"
+        )
 
 
 @dataclass(eq=False)

@@ -7,12 +7,12 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service import errors, queue
-from service.db.tables.builds import Build, BuildFile
+from service.db.tables.builds import BUILDING, EXPIRED, READY, Build, BuildFile
 from service.db.tables.models import ModelFile, ModelVersion
 from service.db.tables.operations import Operation
 from service.db.tables.patches import PatchVersion
@@ -25,9 +25,6 @@ from service.registry.recipes import Resolved
 from service.schemas.operations import State
 
 BUILD: Final = "build"
-BUILDING: Final = "building"
-READY: Final = "ready"
-EXPIRED: Final = "expired"
 USED_EVERY: Final = timedelta(minutes=1)  # how exact `used_at` is: not a write per download
 
 
@@ -161,7 +158,7 @@ def find(session: Session, build_id: str) -> Build:
     """The build of this id (64 hex digits); raises `ThingNotFound`, `BadDigest`."""
     digest = parse_digest(f"sha256:{build_id}")
     build = session.get(Build, digest)
-    if build is None:
+    if build is None or (build.ready_at is None and build.state != BUILDING):
         raise errors.ThingNotFound("build", build_id)
     return build
 
@@ -176,7 +173,9 @@ def ready(session: Session, recipe: Digest) -> Build:
 
 def listed(session: Session, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Build]:
     """Some builds, newest first, behind the one of (`created_at`, recipe digest)."""
-    query = select(Build).order_by(Build.created_at.desc(), Build.recipe_digest.desc())
+    known = or_(Build.ready_at.is_not(None), Build.state == BUILDING)
+    query = select(Build).where(known)
+    query = query.order_by(Build.created_at.desc(), Build.recipe_digest.desc())
     if after is not None:
         query = query.where(tuple_(Build.created_at, Build.recipe_digest) < after)
     return session.scalars(query.limit(limit)).all()

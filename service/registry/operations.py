@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service import errors, queue
+from service.db.tables.builds import BUILDING, EXPIRED, Build
 from service.db.tables.operations import IdempotencyKey, Operation, Worker
 from service.registry import events
 from service.registry.access import Principal
@@ -214,6 +215,14 @@ def _end(
     operation.ended_at = func.now()
     session.flush()
     session.refresh(operation)
+    if state is not State.SUCCEEDED:
+        # Here, for not every end passes by whoever knows what a build is: a build that was not made
+        # must not look as if it were under way, nor hold on to its base for ever.
+        session.execute(
+            update(Build)
+            .where(Build.operation_id == operation.id, Build.state == BUILDING)
+            .values(state=EXPIRED)
+        )
     events.announce(session, events.of_operation(operation.id))
 
 

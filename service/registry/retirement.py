@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from service import errors
-from service.db.tables.builds import Build
+from service.db.tables.builds import EXPIRED, Build
 from service.db.tables.channels import Channel, ChannelMove
 from service.db.tables.models import Alias, Model, ModelVersion
 from service.db.tables.patches import Patch, PatchVersion
@@ -18,7 +18,6 @@ from service.db.tables.recipes import Recipe, RecipePatch
 from service.names import Name
 from service.registry import lines
 
-EXPIRED: Final = "expired"
 SHOWN: Final = 10
 
 

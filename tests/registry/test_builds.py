@@ -5,6 +5,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service import errors, queue
+from service.db.tables.builds import READY
 from service.db.tables.operations import Operation
 from service.layout.overlay import overlay_header
 from service.registry import builds, models, operations, recipes
@@ -53,7 +54,7 @@ def test_a_recipe_without_patches_is_ready_at_once(session: Session) -> None:
 
     build, operation = builds.request(session, plain, by=OWNER, limits=LIMITS)
 
-    assert (build.state, operation) == (builds.READY, None)
+    assert (build.state, operation) == (READY, None)
     planned = builds.plan(session, build, Part.WEIGHTS, None)
     assert planned.plan.etag == digest("clean").removeprefix("sha256:")
 
@@ -100,7 +101,7 @@ def test_an_expired_build_is_made_again_to_the_same_bytes(
 
     builds.record(session, request(session, wanted), [overlay(session, wanted)])
 
-    assert builds.ready(session, wanted.canonical.digest).state == builds.READY
+    assert builds.ready(session, wanted.canonical.digest).state == READY
 
 
 def test_a_full_queue_is_told(session: Session, wanted: recipes.Resolved) -> None:

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
-from service.db.tables.builds import Build
+from service.db.tables.builds import READY, Build
 from service.db.tables.channels import Channel, ChannelMove
 from service.db.tables.models import Alias, AliasMove, ModelFile, ModelVersion
 from service.db.tables.patches import PatchVersion
@@ -129,7 +129,7 @@ def build(row: Build) -> BuildView:
         state=row.state,  # type: ignore[arg-type]  # the table's three words are the schema's
         recipe=recipe(recipes.loaded(row.recipe)),
         operation=row.operation_id,
-        files=files if row.state == builds.READY else [],
+        files=files if row.state == READY else [],
         created_at=row.created_at,
         ready_at=row.ready_at,
     )

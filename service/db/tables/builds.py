@@ -1,12 +1,17 @@
 """Builds: carried-out recipes and their overlays."""
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import ForeignKey, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from service.db.declarative import Now, Table
 from service.db.tables.recipes import Recipe
+
+BUILDING: Final = "building"
+READY: Final = "ready"
+EXPIRED: Final = "expired"
 
 
 class Build(Table):
@@ -16,7 +21,8 @@ class Build(Table):
 
     recipe_digest: Mapped[str] = mapped_column(ForeignKey("recipes.digest"), primary_key=True)
     state: Mapped[str]
-    """`building`, `ready`, or `expired`: its overlays were removed and can be made again."""
+    """`building` while its operation is open, `ready`, or `expired`: there are no overlays, be it
+    that they were removed or that (without `ready_at`) none was ever made."""
     operation_id: Mapped[str | None]
     created_by: Mapped[str]
     created_at: Mapped[Now]
