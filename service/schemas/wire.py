@@ -33,8 +33,9 @@ class Page(View, Generic[Item]):
 def _scale(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         return value
-    # A float prints as the shortest decimal that names it, which is what the caller wrote.
-    return names.parse_scale(value if isinstance(value, str) else str(value))
+    # A float prints as the shortest decimal that names it, which is what the caller wrote; without
+    # the exponent that Python writes for 0.00001.
+    return names.parse_scale(value if isinstance(value, str) else f"{Decimal(str(value)):f}")
 
 
 Digest = Annotated[
