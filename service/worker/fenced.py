@@ -7,11 +7,11 @@ listener ends the worker, or, once its periodic side task is done, goes unnotice
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
-from typing import Final, TypeVar
+from datetime import UTC, datetime
+from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
-from procrastinate import exceptions
+from procrastinate import exceptions, sql
 from procrastinate.connector import BaseConnector
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager, NotificationCallback
@@ -21,6 +21,17 @@ from service import observability
 AGAIN_AFTER_S: Final = 1.0
 LAST_TRIES_S: Final = 3.0
 """How long a worker that is to end waits for a lost database."""
+
+# Appended to a query of procrastinate's, `SELECT function(…)`: the row is locked and looked at by
+# the statement that changes it. With two statements, of four workers that rescued one job at the
+# same time, two gave it back, and the second took it from the worker that had begun it in between.
+_HELD: Final = """
+    FROM (SELECT id FROM procrastinate_jobs
+          WHERE id = %(job_id)s AND status = 'doing' AND attempts = %(attempts)s
+            AND worker_id IS NOT DISTINCT FROM %(worker_id)s
+          FOR UPDATE) AS held"""
+FINISH: Final = sql.queries["finish_job"].rstrip(";\n ") + _HELD
+RETRY: Final = sql.queries["retry_job"].rstrip(";\n ") + _HELD
 
 T = TypeVar("T")
 log = observability.logger(__name__)
@@ -43,8 +54,7 @@ class FencedJobs(JobManager):
 
     async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:  # noqa: FBT001 - procrastinate's signature
         """End a job, if it is still held as it was when it was read."""
-        finish = super().finish_job
-        await self._while_held(job, lambda: finish(job, status, delete_job))
+        await self._while_held(job, FINISH, status=status.value, delete_job=delete_job)
 
     async def retry_job(
         self,
@@ -55,8 +65,14 @@ class FencedJobs(JobManager):
         lock: str | None = None,
     ) -> None:
         """Give a job back to its queue, if it is still held as it was when it was read."""
-        retry = super().retry_job
-        await self._while_held(job, lambda: retry(job, retry_at, priority, queue, lock))
+        await self._while_held(
+            job,
+            RETRY,
+            retry_at=retry_at or datetime.now(UTC),
+            new_priority=priority,
+            new_queue_name=queue,
+            new_lock=lock,
+        )
 
     async def update_heartbeat(self, worker_id: int) -> None:
         """Give a sign of life."""
@@ -75,13 +91,18 @@ class FencedJobs(JobManager):
         listen = super().listen_for_jobs
         await self._patiently(lambda: listen(on_notification=on_notification, queues=queues))
 
-    async def _while_held(self, job: Job, write: Callable[[], Awaitable[None]]) -> None:
-        found = list(await self._patiently(lambda: self.list_jobs_async(id=job.id)))
-        held = [(each.status, each.worker_id, each.attempts) for each in found]
-        if held != [(Status.DOING.value, job.worker_id, job.attempts)]:
-            log.warning("job is held by another worker by now", job=job.id)
-            return
-        await self._patiently(write)
+    async def _while_held(self, job: Job, query: LiteralString, **values: Any) -> None:
+        written = await self._patiently(
+            lambda: self.connector.execute_query_all_async(
+                query=query,
+                job_id=job.id,
+                worker_id=job.worker_id,
+                attempts=job.attempts,
+                **values,
+            )
+        )
+        if not written:
+            log.warning("somebody else has taken the job over", job=job.id)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         give_up_at: float | None = None

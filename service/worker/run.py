@@ -204,18 +204,15 @@ class _Worker:
             operations.worker_gone(session, self._config.name)
 
 
-async def rescue(app: App, stalled_after_s: float) -> int:
-    """Give jobs whose worker is silent or gone back to their queues; answers how many.
+async def rescue(app: App, stalled_after_s: float) -> None:
+    """Give jobs whose worker is silent or gone back to their queues.
 
     Safe from several places at once: each gives back a job only as it saw it stalled.
     """
     stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=stalled_after_s)
-    rescued = 0
     for job in stalled:
-        log.warning("job rescued", job=job.id, **job.task_kwargs)
+        log.warning("a stalled job goes back to its queue", job=job.id, **job.task_kwargs)
         await app.job_manager.retry_job(job, retry_at=tasks.AT_ONCE)
-        rescued += 1
-    return rescued
 
 
 @contextlib.contextmanager

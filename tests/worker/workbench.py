@@ -1,0 +1,47 @@
+"""A worker with one more kind of operation, `bench`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from service import observability
+from service.db.tables.operations import Operation
+from service.registry import blobs
+from service.worker.kinds import KINDS, Kind
+from service.worker.run import WorkerConfig, run
+from tests.worker import bench
+from tests.worker.bench import BenchJob, BenchMade
+
+BENCH = "bench"
+
+
+def prepare(session: Session, operation: Operation) -> BenchJob:
+    _ = session
+    return BenchJob(**operation.request)
+
+
+def record(session: Session, operation: Operation, made: BenchMade) -> dict[str, Any]:
+    (file,) = made.files
+    blobs.record(session, file.digest, file.size_bytes)
+    row = {"operation": operation.id, "attempt": operation.attempt}
+    session.execute(text("INSERT INTO recordings VALUES (:operation, :attempt)"), row)
+    return {"digest": file.digest}
+
+
+def main() -> None:
+    run(_config(), kinds={**KINDS, BENCH: Kind(prepare, record)}, carrier=bench.__name__)
+
+
+def production() -> None:
+    run(_config())
+
+
+def _config() -> WorkerConfig:
+    observability.configure("json")
+    given = json.loads(sys.argv[1])
+    scratch = Path(given.pop("scratch"))
+    return WorkerConfig(**given, scratch=scratch)
