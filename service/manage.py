@@ -12,11 +12,26 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from service import errors
+from service.cli import exits
+from service.cli.commands import app
+from service.cli.session import Session
+from service.local.commands import app as local
 
 if TYPE_CHECKING:
     from service.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app.add_typer(local, name="local")
+
+
+@app.callback()
+def _session(context: typer.Context) -> None:
+    """Patchbay, a registry for model patches."""
+    settings = _settings()
+    context.obj = Session(
+        url=settings.url,
+        token=settings.token.get_secret_value() if settings.token else None,
+        home=settings.home,
+    )
 
 
 @app.command()
@@ -87,13 +102,8 @@ def _settings(**given: object) -> "Settings":
 
 
 def main() -> NoReturn:
-    """Run the command; our own errors end it with one line, not a traceback."""
-    try:
-        app()
-    except errors.PatchbayError as error:
-        sys.stderr.write(f"patchbay: {error}\n")
-        sys.exit(1)
-    sys.exit(0)
+    """Run the command; our own errors end it with one line and an exit code, not a traceback."""
+    sys.exit(exits.run(app))
 
 
 if __name__ == "__main__":

@@ -67,8 +67,11 @@ def mint(
 ) -> tuple[Token, str]:
     """Make a token; its text is returned once and kept only as a hash.
 
-    `text` is for the first start alone, which must find the owner token that its home holds.
+    Who is bound to a namespace pattern makes tokens bound to the same one. `text` is for the first
+    start alone, which must find the owner token that its home holds. Raises `ScopeMissing`.
     """
+    if by.namespace_pattern is not None and namespace_pattern != by.namespace_pattern:
+        raise errors.ScopeMissing(Scope.ADMIN.value, namespace_pattern or "*")
     text = text or PREFIX + secrets.token_urlsafe(32)
     token = Token(
         name=name,

@@ -54,3 +54,13 @@ def test_a_namespace_pattern_binds_changes_and_not_reading() -> None:
 
     with pytest.raises(errors.ScopeMissing, match="other"):
         ci.require(Scope.PUBLISH, "other")
+
+
+def test_a_bound_admin_makes_no_unbound_token(session: Session) -> None:
+    bound = access.Principal("admin", frozenset({Scope.ADMIN}), "vision")
+
+    with pytest.raises(errors.ScopeMissing):
+        access.mint(session, "wider", [Scope.PUBLISH], by=bound)
+
+    token, _ = access.mint(session, "same", [Scope.PUBLISH], by=bound, namespace_pattern="vision")
+    assert token.namespace_pattern == "vision"
