@@ -8,6 +8,7 @@ job runs, and on Linux by the kernel, should a long call hold the interpreter's 
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import os
 import queue
@@ -27,6 +28,7 @@ from service.names import Digest
 from service.worker.device import Crashed, Done, Event, Failed, Progress, Ready, Setup, Work
 
 REPORT_EVERY_S: Final = 0.1
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 Read = Callable[[int, int], bytes]
@@ -105,6 +107,11 @@ def _carried_out(
             made = carrier.carry_out(work.job, open_read, work.scratch, device, voice.progress)
         except errors.PatchbayError as error:
             return Failed(error)
+        except OSError as error:
+            if error.errno in FULL:
+                reason = "the worker's disk is full; free some of it, then ask again"
+                return Failed(errors.OperationFailed(reason))
+            return Crashed(type(error).__name__, traceback.format_exc())
         except Exception as error:  # noqa: BLE001 - the worker logs it and ends the operation
             return Crashed(type(error).__name__, traceback.format_exc())
         return Done(made)

@@ -1,5 +1,6 @@
 """Jobs that do as they are told, without torch: a carrier for device processes, light to import."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -57,6 +58,8 @@ def carry_out(
             raise errors.NothingToExtract("the bench refuses")
         case "be unavailable":
             raise errors.StoreUnavailable("the bench is away")
+        case "fill the disk":
+            raise OSError(errno.ENOSPC, "no room")
         case "crash":
             raise ZeroDivisionError("a secret")
         case _:

@@ -99,6 +99,17 @@ def test_errors_of_the_tree_arrive_whole(device: DeviceProcess, tmp_path: Path) 
     assert failed.error.fields == {"reason": "the bench is away"}
 
 
+def test_a_full_disk_under_the_worker_is_told_as_such(
+    device: DeviceProcess, tmp_path: Path
+) -> None:
+    device.give(BenchJob(1, 0, "fill the disk"), tmp_path)
+
+    failed = last(device)
+
+    assert isinstance(failed, Failed)
+    assert "disk is full" in str(failed.error)
+
+
 def test_after_a_crash_the_next_job_has_a_new_process(
     device: DeviceProcess, tmp_path: Path
 ) -> None:
