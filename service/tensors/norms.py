@@ -54,7 +54,10 @@ def attach(ordered: Sequence[Layer], *, recorded: bool) -> Attached:
     place = {layer.address: number for number, layer in enumerate(ordered)}
     unattached = []
     for norm in norms([layer for layer in ordered if layer.address not in taken]):
-        fitting = [k for k in kernels if k.shape[0] == norm.channels and _same_file(k, norm)]
+        folder = _folder(norm.module)
+        fitting = [
+            k for k in kernels if k.shape[0] == norm.channels and _folder(k.address) == folder
+        ]
         owners = _before(norm, fitting, place) if recorded else []
         owners = owners or _by_name(norm, fitting) or _by_parent(norm, fitting)
         for owner in owners:
@@ -66,14 +69,14 @@ def attach(ordered: Sequence[Layer], *, recorded: bool) -> Attached:
 
 def norms(layers: Sequence[Layer]) -> list[Norm]:
     """Group vectors by the module that they are parameters and statistics of."""
-    groups: dict[TensorAddress, list[Layer]] = {}
+    groups: dict[tuple[str, str], list[Layer]] = {}
     for layer in layers:
         module, _, part = layer.name.rpartition(".")
         if layer.role is Role.VECTOR and part in _NORM_PARTS:
-            groups.setdefault(TensorAddress(layer.address.path, module), []).append(layer)
+            groups.setdefault((_folder(layer.address), module), []).append(layer)
     return [
-        Norm(module, tuple(parts))
-        for module, parts in groups.items()
+        Norm(TensorAddress(parts[0].address.path, module), tuple(parts))
+        for (_, module), parts in groups.items()
         # A lone bias is not a norm, and the parts of one norm are equally long.
         if len({part.shape for part in parts}) == 1
         and any(not part.name.endswith("bias") for part in parts)
@@ -85,22 +88,25 @@ def _attach_biases(
     kernels: Sequence[Layer],
     riders: dict[TensorAddress, list[Layer]],
 ) -> set[TensorAddress]:
-    vectors = {layer.address: layer for layer in ordered if layer.role is Role.VECTOR}
+    vectors = {
+        (_folder(layer.address), layer.name): layer
+        for layer in ordered
+        if layer.role is Role.VECTOR
+    }
     taken = set()
     for kernel in kernels:
         # `weight` → `bias`, also within a name: in_proj_weight, weight_ih_l0.
         head, found, tail = kernel.name.rpartition("weight")
-        bias = vectors.get(TensorAddress(kernel.address.path, f"{head}bias{tail}"))
+        bias = vectors.get((_folder(kernel.address), f"{head}bias{tail}"))
         if found and bias:
             riders[kernel.address].append(bias)
             taken.add(bias.address)
     return taken
 
 
-def _same_file(kernel: Layer, norm: Norm) -> bool:
-    # Shards cut a model anywhere, parts in folders are models of their own.
-    folder = norm.module.path.rpartition("/")[0]
-    return kernel.address.path.rpartition("/")[0] == folder
+def _folder(address: TensorAddress) -> str:
+    """The model that a tensor is part of: shards cut one anywhere, folders hold one each."""
+    return address.path.rpartition("/")[0]
 
 
 def _before(norm: Norm, fitting: list[Layer], place: Mapping[TensorAddress, int]) -> list[Layer]:

@@ -127,3 +127,20 @@ def test_a_norm_of_another_part_of_the_model_is_not_taken() -> None:
 
     assert attached.riders[kernel.address] == ()
     assert torch.Size(attached.unattached[0].parts[0].shape) == (8,)
+
+
+def test_a_bias_and_a_norm_are_found_though_shards_cut_between_them() -> None:
+    shapes = {"conv.weight": (8, 4), "conv.bias": (8,), "bn.weight": (8,), "bn.bias": (8,)}
+    layers = [
+        Layer(
+            TensorAddress(f"{number}.safetensors", name), shape, "F32", role_of(name, "F32", shape)
+        )
+        for number, (name, shape) in enumerate(shapes.items())
+    ]
+
+    attached = attach(layers, recorded=False)
+
+    assert {rider.name for rider in attached.riders[layers[0].address]} == {*shapes} - {
+        "conv.weight"
+    }
+    assert attached.unattached == ()
