@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from service import errors, observability
 from service.errors import PatchbayError
@@ -46,6 +47,7 @@ STATUS: Final[Mapping[type[PatchbayError], int]] = {
 """Each kind's status; a leaf stands here only where HTTP has a closer one than its kind's."""
 
 RETRY_AFTER_S: Final[Mapping[int, int]] = {429: 5, 503: 2}
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 CHALLENGE: Final = 'Bearer realm="patchbay"'
 
 DATABASE_DOWN: Final = (
@@ -195,11 +197,22 @@ def _http(request: Request, error: Exception) -> Response:
         case 404:
             detail = f"there is nothing at {path}; /openapi.json lists every address"
         case 405:
-            allowed = headers.get("Allow", headers.get("allow", "other methods"))
+            allowed = ", ".join(_methods_of(request))
+            headers = {"Allow": allowed}
             detail = f"{request.method} is not possible at {path}; use {allowed}"
         case _:
             detail = error.detail
     return _drawn(request, _plain(request, error.status_code, detail), headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Every method that the request's address takes: Starlette tells those of one route only."""
+    routes = request.app.routes
+    return [
+        method
+        for method in METHODS
+        if any(r.matches({**request.scope, "method": method})[0] is Match.FULL for r in routes)
+    ]
 
 
 def _plain(request: Request, status: int, detail: str) -> dict[str, Any]:
