@@ -188,7 +188,7 @@ def pull(
         f"main+{NOISE}=1",
         f"main+{CONTRAST}=1",
         f"main+{NOISE}=0.5",
-        f"main+{NOISE}=0.7+{CONTRAST}=0.7",
+        f"main+{NOISE}=0.5+{CONTRAST}=0.5",
     ]
     for number, recipe in enumerate(recipes):
         with bar() as progress:

@@ -1,13 +1,7 @@
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-
-# Examples are no part of the installed package; `python -m examples.demo` finds them from the
-# top level of the repository, which pytest does not put on the path.
-sys.path.append(str(Path(__file__).parents[2]))
 
 
 @pytest.fixture(autouse=True)
