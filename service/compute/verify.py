@@ -13,7 +13,7 @@ from service.layout.codecs import Codec
 from service.layout.header import Read
 from service.layout.patchfile import PatchFile, SignatureTensor
 from service.tensors.claims import summary_of
-from service.tensors.sums import chunks, combine, total
+from service.tensors.sums import inner_products
 
 _TOLERANCE: Final = 0.01
 """Unit gain holds to the rounding of an f16 scale; what is beyond 1 % is a lie or a mistake."""
@@ -38,7 +38,7 @@ def verify_patch(read: Read, size_bytes: int, device: torch.device) -> Verified:
         decoded = decode(source, tensor, device)
         if not bool(decoded.isfinite().all()):
             raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} holds NaN or infinity")
-        _check_norm(tensor, sqrt(combine([[total(q * q)] for (q,) in chunks(decoded)], 1)[0]))
+        _check_norm(tensor, sqrt(sum(inner_products(lambda q: [q * q], decoded))))
     return Verified(patch, summary_of(patch))
 
 

@@ -12,17 +12,18 @@ to f64; the `exp` of torch and of C libraries differ. Where W is NaN or infinite
 copied. There is no reduction, so the CPU and CUDA agree bit for bit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Context, Decimal
 from typing import Final
 
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from service import errors
 from service.layout.codecs import Kind
 from service.tensors import raw
+from service.tensors.sums import tile_of
 
 _PRECISION: Final = Context(prec=40)
 _BITS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -41,11 +42,11 @@ def patched(
     `tensor`, where a finite element of the base would become NaN or infinite.
     """
     move = _added if kind is Kind.ADDITIVE else _rescaled
-    moved = move(base, signatures)
-    finite = base.isfinite()
-    if bool((finite & ~moved.isfinite()).any()):
-        raise errors.ScaleOverflows(tensor, raw.NAMES[base.dtype])
-    return _keep_non_finite(base, moved, finite)
+    moved = move(base, signatures).reshape(-1)
+    own, out = base.reshape(-1), torch.empty_like(base).reshape(-1)
+    for part in _parts(base):
+        out[part] = _narrowed(own[part], moved[part], tensor)
+    return out.reshape(base.shape)
 
 
 def _added(
@@ -54,11 +55,14 @@ def _added(
 ) -> Float[Tensor, "*shape"]:
     wide = torch.float64 if base.dtype == torch.float64 else torch.float32
     total = base.to(wide, copy=True)
+    flat = total.view(-1)
     for scale, delta in signatures:
         # A tensor, not a Python number: its dtype says in which precision the product is made.
         factor = torch.tensor(float(scale), dtype=wide, device=base.device)
-        total.add_(delta.to(wide).mul(factor))
-    return total.to(base.dtype)
+        each = delta.reshape(-1)
+        for part in _parts(base):
+            flat[part].add_(each[part].to(wide).mul(factor))
+    return total
 
 
 def _rescaled(
@@ -70,7 +74,7 @@ def _rescaled(
         factor = torch.tensor(float(scale), dtype=torch.float64, device=base.device)
         exponent.add_(ratio.to(torch.float64).mul(factor))
     product = base.to(torch.float64).mul(_exp(exponent))
-    return product if base.dtype == torch.float64 else product.to(torch.float32).to(base.dtype)
+    return product if base.dtype == torch.float64 else product.to(torch.float32)
 
 
 def _exp(exponent: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -79,15 +83,26 @@ def _exp(exponent: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.tensor(values, dtype=torch.float64, device=exponent.device).reshape(exponent.shape)
 
 
-def _keep_non_finite(
-    base: Float[Tensor, "*shape"],
-    moved: Float[Tensor, "*shape"],
-    finite: Bool[Tensor, "*shape"],
-) -> Float[Tensor, "*shape"]:
-    if bool(finite.all()):
-        return moved
+def _narrowed(
+    base: Float[Tensor, " n"], moved: Float[Tensor, " n"], tensor: str
+) -> Float[Tensor, " n"]:
+    """The result in the base's dtype, the bits of the base where it is not finite."""
+    narrow = moved.to(base.dtype)
+    sound = narrow.isfinite()
+    if bool(sound.all()) and bool(base.isfinite().all()):
+        return narrow
+    finite = base.isfinite()
+    if bool((finite & ~sound).any()):
+        raise errors.ScaleOverflows(tensor, raw.NAMES[base.dtype])
     bits = _BITS[base.element_size()]  # as integers: the payload of a NaN is kept, too
-    return torch.where(finite, moved.view(bits), base.view(bits)).view(base.dtype)
+    return torch.where(finite, narrow.view(bits), base.view(bits)).view(base.dtype)
+
+
+def _parts(base: Float[Tensor, "*shape"]) -> Iterator[slice]:
+    """The elements of a flat tensor, so many at a time that they stay in the CPU's cache."""
+    step = tile_of(base.device)
+    for start in range(0, base.numel(), step):
+        yield slice(start, start + step)
 
 
 def check_denormals() -> None:

@@ -11,7 +11,7 @@ Uniform levels: Nagel et al. 2021, arXiv:2106.08295. Four levels: Max 1960, "Qua
 distortion", table I.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import frexp, prod
 from typing import Final
@@ -21,15 +21,20 @@ from jaxtyping import Float16, Float32, Float64, UInt8
 from torch import Tensor
 
 from service.layout.codecs import EXPONENTS, LEVELS, Codec
-from service.tensors.sums import CHUNK, row_sums
+from service.tensors.sums import row_sums, tile_of
 
 _Rows = Float64[Tensor, "rows columns"]
+_Codes = UInt8[Tensor, "rows columns"]
+_PerRow = Float64[Tensor, " rows"]
 
 _BITS: Final = {Codec.Q8: 8, Codec.Q4: 4, Codec.Q2: 2}
 _THRESHOLD: Final = 0.9816
 """Max 1960: beyond this many standard deviations a value takes the outer level."""
 _SPREADS: Final = (1.0, 0.8, 0.65, 1.25, 1.5)
 _CLIPS: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+_TINY: Final = torch.finfo(torch.float64).tiny
+_TO_WHOLE: Final = 1.5 * 2.0**52
+"""Added to a f64 below 2^51, it leaves no room for a fraction."""
 _LEAST_HALF: Final = 2.0**-24
 _LARGEST_HALF_EXPONENT: Final = 15
 
@@ -64,7 +69,7 @@ def decode(coded: Coded, codec: Codec, shape: tuple[int, ...]) -> Float32[Tensor
     if codec is Codec.F16:
         return halves.reshape(shape)
     levels = _levels(coded.codes, codec)[: prod(shape)].reshape(shape[0], prod(shape[1:]))
-    return (levels * halves[:, None]).reshape(shape)
+    return levels.mul_(halves[:, None]).reshape(shape)
 
 
 def _levels(codes: UInt8[Tensor, " bytes"], codec: Codec) -> Float32[Tensor, " n"]:
@@ -78,7 +83,12 @@ def _levels(codes: UInt8[Tensor, " bytes"], codec: Codec) -> Float32[Tensor, " n
         for byte in range(256)
     ]
     each = torch.tensor(table, dtype=torch.float32, device=codes.device)
-    return each.index_select(0, codes.to(torch.int32)).reshape(-1)
+    levels = torch.empty(codes.numel(), 8 // bits, dtype=torch.float32, device=codes.device)
+    step = tile_of(codes.device)
+    for start in range(0, codes.numel(), step):
+        part = codes[start : start + step].to(torch.int32)
+        torch.index_select(each, 0, part, out=levels[start : start + step])
+    return levels.reshape(-1)
 
 
 # ── channels ─────────────────────────────────────────────────────────────────────────────────
@@ -86,7 +96,7 @@ def _levels(codes: UInt8[Tensor, " bytes"], codec: Codec) -> Float32[Tensor, " n
 
 def _encode_rows(signature: Float32[Tensor, "*shape"], codec: Codec) -> Coded:
     rows = signature.reshape(signature.shape[0], -1)
-    block = max(1, CHUNK // max(1, rows.shape[1]))
+    block = max(1, tile_of(rows.device) // max(1, rows.shape[1]))
     fitted = [_fit(part.to(torch.float64), codec) for part in torch.split(rows, block)]
     scales = torch.cat([scale for _, scale in fitted])
     exponent, halves = _halves(scales)
@@ -96,52 +106,67 @@ def _encode_rows(signature: Float32[Tensor, "*shape"], codec: Codec) -> Coded:
     return Coded(exponent, _packed(codes, _BITS[codec]), halves)
 
 
-def _fit(
-    rows: _Rows, codec: Codec
-) -> tuple[UInt8[Tensor, "rows columns"], Float64[Tensor, " rows"]]:
+def _fit(rows: _Rows, codec: Codec) -> tuple[_Codes, _PerRow]:
+    """The codes of each row, and the scale that gives it unit gain."""
     match codec:
         case Codec.Q8:
-            levels, scales = _best(rows, [_uniform(rows, 127, 1.0)])
-            return levels.to(torch.int8).view(torch.uint8), scales
+            levels, scale = _fit_uniform(rows, 127, (1.0,))
+            return levels.to(torch.int8).view(torch.uint8), scale
         case Codec.Q4:
-            levels, scales = _best(rows, (_uniform(rows, 7, clip) for clip in _CLIPS))
-            return (levels + 8).to(torch.uint8), scales
+            levels, scale = _fit_uniform(rows, 7, _CLIPS)
+            return (levels + 8).to(torch.uint8), scale
         case _:
-            levels, scales = _best(rows, (_normal(rows, spread) for spread in _SPREADS))
-            edges = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64, device=rows.device)
-            return torch.bucketize(levels, edges, out_int32=True).to(torch.uint8), scales
+            return _fit_normal(rows)
 
 
-def _best(rows: _Rows, candidates: Iterable[_Rows]) -> tuple[_Rows, Float64[Tensor, " rows"]]:
-    """For each row the levels that point most nearly along it, and the scale of unit gain."""
-    square = row_sums(rows * rows)
-    best, scale = torch.zeros_like(rows), torch.zeros_like(square)
-    closest = torch.full_like(square, -1.0)
-    for levels in candidates:
-        along = row_sums(levels * rows)
-        cosine = along / row_sums(levels * levels).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
-        better = cosine > closest
-        closest = torch.where(better, cosine, closest)
-        best = torch.where(better[:, None], levels, best)
-        # An all-zero row: any scale would do, and zero stays exactly zero.
-        scale = torch.where(better, torch.where(square > 0, square / along, 0.0), scale)
-    return best, scale
+def _fit_uniform(rows: _Rows, limit: int, clips: Sequence[float]) -> tuple[_Rows, _PerRow]:
+    """Levels -limit … limit in even steps, up to that part of a row's peak that fits it best."""
+    sizes = rows.abs()
+    peak = sizes.amax(dim=1)
+    best, closest = peak, torch.full_like(peak, -1.0)
+    for clip in clips if len(clips) > 1 else ():
+        levels = _steps(sizes, peak * clip, limit)
+        cosine = row_sums(levels * sizes) / row_sums(levels * levels).sqrt().clamp(min=_TINY)
+        best = torch.where(cosine > closest, peak * clip, best)
+        closest = torch.maximum(cosine, closest)
+    levels = _steps(sizes, best, limit)
+    return levels.copysign(rows), _unit_gain(rows, row_sums(levels * sizes))
 
 
-def _uniform(rows: _Rows, limit: int, clip: float) -> _Rows:
-    """Levels -limit … limit, in even steps up to `clip` of the row's largest element."""
-    step = rows.abs().amax(dim=1, keepdim=True) * (clip / limit)
-    return (rows / torch.where(step > 0, step, 1.0)).round().clamp(-limit, limit)
+def _steps(sizes: _Rows, clip: _PerRow, limit: int) -> _Rows:
+    step = clip[:, None] / limit
+    counts = sizes / torch.where(step > 0, step, 1.0)
+    # Nearest even by two additions: `round` would wake torch's threads for 2048 elements.
+    return counts.clamp_(max=limit).add_(_TO_WHOLE).sub_(_TO_WHOLE)
 
 
-def _normal(rows: _Rows, spread: float) -> _Rows:
-    """Four levels, as if the row were normal with `spread` times its own standard deviation."""
-    deviation = (row_sums(rows * rows) / rows.shape[1]).sqrt()[:, None]
+def _fit_normal(rows: _Rows) -> tuple[_Codes, _PerRow]:
+    """An inner and an outer level, parted where a row is described best."""
+    columns = rows.shape[1]
+    deviation = (row_sums(rows * rows) / columns).sqrt()
+    sizes = rows.abs() / torch.where(deviation > 0, deviation, 1.0)[:, None]
     # The levels as `decode` has them: rounded to f32, then used in f64.
-    levels = torch.tensor(LEVELS, dtype=torch.float32, device=rows.device).to(torch.float64)
-    inner, outer = levels[2], levels[3]
-    size = torch.where(rows.abs() > deviation * (spread * _THRESHOLD), outer, inner)
-    return torch.where(rows < 0, -size, size)
+    inner, outer = torch.tensor(LEVELS[2:], dtype=torch.float32).to(torch.float64).tolist()
+    whole = row_sums(sizes) * inner
+    best, closest, along = (torch.full_like(deviation, -1.0) for _ in range(3))
+    for spread in _SPREADS:
+        edge = spread * _THRESHOLD
+        beyond = torch.nn.functional.threshold(sizes, edge, 0.0)
+        product = whole + row_sums(beyond) * (outer - inner)
+        square = columns * inner**2 + row_sums(beyond.sign()) * (outer**2 - inner**2)
+        cosine = product / square.sqrt()
+        better = cosine > closest
+        best, along = torch.where(better, edge, best), torch.where(better, product, along)
+        closest = torch.maximum(cosine, closest)
+    far = (sizes > best[:, None]).view(torch.uint8)
+    codes = (far + 2).bitwise_xor_((rows < 0).view(torch.uint8) * 3)  # 2, 3 above zero; 1, 0 below
+    return codes, _unit_gain(rows, along * deviation)
+
+
+def _unit_gain(rows: _Rows, along: _PerRow) -> _PerRow:
+    """||R||^2 / <levels, R>; an all-zero row stays exactly zero."""
+    square = row_sums(rows * rows)
+    return torch.where(square > 0, square / along, 0.0)
 
 
 # ── bits ─────────────────────────────────────────────────────────────────────────────────────

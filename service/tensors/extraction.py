@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from service.tensors.sums import chunks, combine, total
+from service.tensors.sums import inner_products
 
 LEAST_VARIANCE: Final = 1e-12
 """Below this a running variance says nothing (a dead channel), and its ratio even less."""
@@ -64,11 +64,13 @@ def compare(
     signature: Float32[Tensor, "*shape"], packed: Float32[Tensor, "*shape"], weight: float
 ) -> Fidelity:
     """Measure a packed signature against the unpacked one; `weight` is ||W||^2, above zero."""
-    parts = [
-        [total(r * r), total(q * r), total(q * q), total((q - r) * (q - r))]
-        for r, q in chunks(signature, packed)
-    ]
-    return Fidelity(*(value / weight for value in combine(parts, 4)))
+
+    def products(r: Tensor, q: Tensor) -> list[Tensor]:
+        error = q - r
+        return [r * r, q * r, q * q, error * error]
+
+    sums = inner_products(products, signature, packed)
+    return Fidelity(*(value / weight for value in sums))
 
 
 def difference(

@@ -10,7 +10,7 @@ d_std with b = <D, d_std> / <d_std, d_std>, and no digits are lost to the large 
 Cai, Zhang, Wang 2023, Robust Weight Signatures, arXiv:2302.12480.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, sqrt
 from typing import Final
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
-from service.tensors.sums import chunks, combine, total
+from service.tensors.sums import inner_products, tiles
 
 _CANCELLED: Final = 1e-4
 """Below this share of ||D||^2 the formula of ||R||^2 has lost too many digits."""
@@ -60,13 +60,21 @@ def moments(
     origin: Float[Tensor, "*shape"] | None,
 ) -> Moments:
     """Measure one kernel of a pair; without an origin d_std is the clean weight itself."""
-    parts: list[list[Tensor]] = []
-    for w, r, *o in chunks(clean, robust, *([] if origin is None else [origin])):
+
+    def pair(w: Tensor, r: Tensor) -> list[Tensor]:
         d = r - w
-        s = w - o[0] if o else w
-        ww = total(w * w)
-        parts.append([total(d * d), total(d * s), total(s * s) if o else ww, ww])
-    return Moments(*combine(parts, 4))
+        return [d * d, d * w, w * w]
+
+    def trio(w: Tensor, r: Tensor, o: Tensor) -> list[Tensor]:
+        d, s = r - w, w - o
+        return [d * d, d * s, s * s, w * w]
+
+    if not clean.numel():
+        return Moments(0.0, 0.0, 0.0, 0.0)
+    if origin is None:
+        dd, ds, ww = inner_products(pair, clean, robust)
+        return Moments(dd, ds, ww, ww)
+    return Moments(*inner_products(trio, clean, robust, origin))
 
 
 def residual(
@@ -79,7 +87,9 @@ def residual(
     out = torch.empty(clean.shape, dtype=torch.float32, device=clean.device)
     flat = out.view(-1)
     start = 0
-    for part in _residuals(clean, robust, origin, coefficient):
+    rest = _residual_of(coefficient)
+    for tile in tiles(*_given(clean, robust, origin)):
+        part = rest(*tile)
         flat[start : start + part.numel()] = part
         start += part.numel()
     return out
@@ -100,17 +110,20 @@ def energy(
         return measured.dd
     square = measured.dd - 2 * coefficient * measured.ds + coefficient**2 * measured.ss
     if square < _CANCELLED * measured.dd:
-        rest = _residuals(clean, robust, origin, coefficient)
-        [square] = combine([[total(part * part)] for part in rest], 1)
+        rest = _residual_of(coefficient)
+        [square] = inner_products(lambda *tile: [rest(*tile) ** 2], *_given(clean, robust, origin))
     return square if square > _NOISE * measured.dd else 0.0
 
 
-def _residuals(
-    clean: Float[Tensor, "*shape"],
-    robust: Float[Tensor, "*shape"],
-    origin: Float[Tensor, "*shape"] | None,
-    coefficient: float,
-) -> Iterator[Float64[Tensor, " n"]]:
-    for w, r, *o in chunks(clean, robust, *([] if origin is None else [origin])):
+def _given(clean: Tensor, robust: Tensor, origin: Tensor | None) -> list[Tensor]:
+    return [clean, robust] if origin is None else [clean, robust, origin]
+
+
+def _residual_of(coefficient: float) -> Callable[..., Float64[Tensor, " n"]]:
+    """How a tile of clean, robust and perhaps origin becomes one of R."""
+
+    def residual_of(w: Tensor, r: Tensor, *o: Tensor) -> Tensor:
         d = r - w
-        yield d if coefficient == 0 else d - (w - o[0] if o else w) * coefficient
+        return d if coefficient == 0 else d - (w - o[0] if o else w) * coefficient
+
+    return residual_of

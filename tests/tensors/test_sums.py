@@ -8,16 +8,31 @@ import torch
 from service.tensors import sums
 
 
-@pytest.mark.parametrize("count", [0, 1, 1023, 1024, 1025, 40_000, sums.CHUNK])
+@pytest.mark.parametrize("count", [1, 1023, 1024, 1025, 40_000, sums.CHUNK, 2 * sums.CHUNK + 7])
 def test_a_sum_is_right_and_the_same_for_any_number_of_threads(count: int) -> None:
     values = torch.randn(count, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
-    one = float(sums.total(values))
+    one = sums.inner_products(lambda v: [v, v * v], values)
     torch.set_num_threads(3)
-    three = float(sums.total(values))
+    three = sums.inner_products(lambda v: [v, v * v], values)
 
     assert one == three
-    assert one == pytest.approx(math.fsum(values.tolist()), abs=1e-9)
+    assert one[0] == pytest.approx(math.fsum(values.tolist()), abs=1e-9)
+    assert one[1] == pytest.approx(math.fsum((values * values).tolist()), rel=1e-13)
+
+
+@pytest.mark.parametrize("tile", [1024, 7 * 1024, sums.CHUNK])
+def test_a_sum_does_not_depend_on_the_tiles(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(2_500_000, generator=torch.Generator().manual_seed(3))
+    usual = sums.inner_products(lambda v: [v * v], values)
+
+    monkeypatch.setattr(sums, "_CPU_TILE", tile)
+
+    assert sums.inner_products(lambda v: [v * v], values) == usual
+
+
+def test_nothing_has_no_sums() -> None:
+    assert sums.inner_products(lambda v: [v], torch.empty(0, 3)) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 3_000_000), (5, 2047), (4000, 9), (3, 0)])
@@ -32,11 +47,18 @@ def test_rows_sum_alike_for_any_number_of_threads(shape: tuple[int, int]) -> Non
     assert torch.allclose(one, values.sum(1), atol=1e-8)
 
 
-def test_chunks_walk_tensors_side_by_side() -> None:
-    a, b = (torch.arange(sums.CHUNK + 3) % 7).half(), torch.ones(sums.CHUNK + 3)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_tiles_walk_tensors_side_by_side(dtype: torch.dtype) -> None:
+    a = torch.arange(sums.CHUNK + 3).remainder(7).to(dtype)
 
-    walked = list(sums.chunks(a, b))
+    walked = list(sums.tiles(a, torch.ones(sums.CHUNK + 3)))
 
-    assert [len(part) for part, _ in walked] == [sums.CHUNK, 3]
     assert all(part.dtype == torch.float64 for pair in walked for part in pair)
     assert torch.equal(torch.cat([part for part, _ in walked]), a.double())
+    assert len(walked[-1][0]) == 3
+
+
+def test_half_precision_is_widened_whole() -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+
+    assert torch.equal(sums.widen(every).nan_to_num(), every.double().nan_to_num())
