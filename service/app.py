@@ -19,6 +19,7 @@ from service.http.deps import Parts
 from service.http.waiting import Listener
 from service.registry import operations
 from service.settings import MIB, Settings
+from service.web import pages
 
 JSON_LIMIT_BYTES: Final = MIB
 STREAMED: Final = ("/v1/blobs/",)
@@ -65,7 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     app.include_router(routes.router)
     app.include_router(problem_pages.router)
-    problems.install(app)
+    pages.install(app)
+    problems.install(app, page=pages.draw_problem)
     app.add_middleware(middleware.BodyLimit, limit_bytes=JSON_LIMIT_BYTES, streamed=STREAMED)
     app.add_middleware(middleware.Doorway)  # added last, so it stands outermost
     return app
