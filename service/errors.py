@@ -847,8 +847,9 @@ class FieldsInvalid(Invalid):
     slug = "fields-invalid"
 
     def __str__(self) -> str:
-        told = "; ".join(f"{wrong['field']}: {wrong['message']}" for wrong in self.errors[:5])
-        rest = f"; and {len(self.errors) - 5} more" if len(self.errors) > 5 else ""
+        shown, more = self.errors[:5], len(self.errors[5:])
+        told = "; ".join(f"{wrong['field']}: {wrong['message']}" for wrong in shown)
+        rest = f"; and {more} more" if more else ""
         return f"{told}{rest}; see /openapi.json"
 
 

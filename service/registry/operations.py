@@ -182,6 +182,25 @@ def stop(session: Session, operation: Operation) -> None:
     _end(session, operation, State.CANCELLED)
 
 
+def requeue(session: Session, operation: Operation, reason: str) -> None:
+    """Let a held operation wait for its next attempt; the job is queued by whoever calls."""
+    operation.state = State.QUEUED.value
+    operation.progress = 0.0
+    operation.message = reason
+    operation.worker = None
+    session.flush()
+    events.announce(session, events.of_operation(operation.id))
+
+
+def give_back(session: Session, operation: Operation) -> None:
+    """Queue a held operation as if its attempt had never been: the job is not to blame.
+
+    The number may be given out again: whoever held it has nothing left to write.
+    """
+    operation.attempt -= 1
+    requeue(session, operation, "waiting for a worker")
+
+
 def cancel(session: Session, operation_id: str) -> Operation:
     """Ask for an operation to end: at once while queued, within seconds while running.
 

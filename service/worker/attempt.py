@@ -17,8 +17,7 @@ from service import errors, observability
 from service.blobs.store import BlobStore
 from service.compute.jobs import MadeFile
 from service.db.tables.operations import Operation
-from service.registry import events, operations
-from service.schemas.operations import State
+from service.registry import operations
 from service.worker.device import Crashed, DeviceProcess, Done, Failed, ProcessDied, Progress
 from service.worker.kinds import Kind, Made
 
@@ -255,29 +254,11 @@ class Attempt:
 
     def _repeat(self, reason: str) -> Ending:
         self._write(
-            lambda session, held: _requeue(session, held, f"waiting to try again: {reason}")
+            lambda session, held: operations.requeue(session, held, f"trying again: {reason}")
         )
         return Ending.TO_REPEAT
 
     def _give_back(self) -> Ending:
-        """Queue the operation as if this attempt had never been, since the job is not to blame.
-
-        The number may be given out again: whoever held it has nothing left to write. Not tried
-        twice, for a second try could meet the next holder.
-        """
-
-        def undo(session: Session, operation: Operation) -> None:
-            operation.attempt -= 1
-            _requeue(session, operation, "waiting for a worker")
-
-        self._write(undo)
+        """Queue the operation anew; not tried twice: a second try could meet the next holder."""
+        self._write(operations.give_back)
         return Ending.GIVEN_BACK
-
-
-def _requeue(session: Session, operation: Operation, message: str) -> None:
-    operation.state = State.QUEUED.value
-    operation.progress = 0.0
-    operation.message = message
-    operation.worker = None
-    session.flush()
-    events.announce(session, events.of_operation(operation.id))
