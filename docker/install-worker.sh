@@ -34,7 +34,10 @@ esac
 
 "$python" -m venv --without-pip "$venv"
 # Torch first and alone: of the other index nothing else is taken.
-"$python" -m pip --python "$venv/bin/python" install --only-binary :all: \
-    --no-deps ${index:+--index-url "$index"} "$torch"
+if ! "$python" -m pip --python "$venv/bin/python" install --only-binary :all: \
+    --no-deps ${index:+--index-url "$index"} "$torch"; then
+    echo "install-worker.sh: no $torch to be had; for a CPU build set TORCH_CPU_INDEX" >&2
+    exit 1
+fi
 "$python" -m pip --python "$venv/bin/python" install --only-binary :all: \
     --constraint "$source/constraints.txt" "$source[worker]"

@@ -5,8 +5,9 @@
 
 FROM python:3.11-slim AS build
 ARG DEVICE=cpu
-# PyPI has one build of torch for Linux, that with CUDA; PyTorch's own index has the CPU's.
-ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+# PyPI has one build of torch for Linux, that with CUDA; PyTorch's own index has the CPU's. Its
+# address stands on PyTorch's page "Get started": --build-arg TORCH_CPU_INDEX=…
+ARG TORCH_CPU_INDEX=
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY docker/install-worker.sh docker/
