@@ -133,7 +133,7 @@ def count(amount: int) -> str:
 def percent(share: float) -> str:
     """A share as a percentage; small ones with more digits."""
     value = share * 100
-    digits = 0 if abs(value) >= _WHOLE else 1 if abs(value) >= 1 else 2
+    digits = 0 if abs(value) >= _WHOLE or not value else 1 if abs(value) >= 1 else 2
     return f"{value:.{digits}f}{_THIN_SPACE}%"
 
 
