@@ -26,11 +26,8 @@ class Principal:
     id: str
     scopes: frozenset[Scope]
     namespace_pattern: str | None = None
-
-    @property
-    def is_anonymous(self) -> bool:
-        """Whether no token was shown."""
-        return self.id == "anonymous"
+    is_anonymous: bool = False
+    """Whether no token was shown; not told by the name, which a token may have too."""
 
     def require(self, scope: Scope, namespace: str | None = None) -> None:
         """Check that the caller may do this; raises `TokenMissing` or `ScopeMissing`.
@@ -52,7 +49,8 @@ OWNER: Final = Principal("owner", frozenset(Scope))
 
 def anonymous(*, may_read: bool) -> Principal:
     """A caller without a token."""
-    return Principal("anonymous", frozenset({Scope.READ} if may_read else ()))
+    scopes = frozenset({Scope.READ} if may_read else ())
+    return Principal("anonymous", scopes, is_anonymous=True)
 
 
 def mint(
@@ -70,8 +68,7 @@ def mint(
     Who is bound to a namespace pattern makes tokens bound to the same one. `text` is for the first
     start alone, which must find the owner token that its home holds. Raises `ScopeMissing`.
     """
-    if by.namespace_pattern is not None and namespace_pattern != by.namespace_pattern:
-        raise errors.ScopeMissing(Scope.ADMIN.value, namespace_pattern or "*")
+    _check_bound_alike(by, namespace_pattern)
     text = text or PREFIX + secrets.token_urlsafe(32)
     token = Token(
         name=name,
@@ -114,11 +111,15 @@ def known(session: Session, text: str) -> bool:
     return session.scalar(select(Token.id).where(Token.sha256 == _hashed(text))) is not None
 
 
-def revoke(session: Session, token_id: int) -> None:
-    """End a token at once; raises `ThingNotFound`."""
+def revoke(session: Session, token_id: int, *, by: Principal) -> None:
+    """End a token at once; raises `ThingNotFound` and `ScopeMissing`.
+
+    Who is bound to a namespace pattern ends tokens bound to the same one.
+    """
     token = session.get(Token, token_id, with_for_update=True)
     if token is None:
         raise errors.ThingNotFound("token", str(token_id))
+    _check_bound_alike(by, token.namespace_pattern)
     token.revoked_at = token.revoked_at or datetime.now(UTC)
     session.flush()
 
@@ -127,6 +128,11 @@ def tokens(session: Session, *, after: int | None, limit: int) -> Sequence[Token
     """Some tokens, oldest first, behind number `after`."""
     query = select(Token).order_by(Token.id).limit(limit)
     return session.scalars(query.where(Token.id > after) if after else query).all()
+
+
+def _check_bound_alike(by: Principal, namespace_pattern: str | None) -> None:
+    if by.namespace_pattern is not None and namespace_pattern != by.namespace_pattern:
+        raise errors.ScopeMissing(Scope.ADMIN.value, namespace_pattern or "*")
 
 
 def _hashed(text: str) -> str:

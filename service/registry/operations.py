@@ -25,7 +25,7 @@ from service.db.tables.builds import BUILDING, EXPIRED, Build
 from service.db.tables.operations import IdempotencyKey, Operation, Worker
 from service.registry import events
 from service.registry.access import Principal
-from service.schemas.operations import State
+from service.schemas.operations import Scope, State
 
 MAX_ATTEMPTS: Final = 3
 OPEN: Final = (State.QUEUED.value, State.RUNNING.value)
@@ -199,6 +199,12 @@ def give_back(session: Session, operation: Operation) -> None:
     """
     operation.attempt -= 1
     requeue(session, operation, "waiting for a worker")
+
+
+def check_own(operation: Operation, by: Principal) -> None:
+    """Check that a caller bound to some namespaces asked for this itself; raises `ScopeMissing`."""
+    if by.namespace_pattern is not None and operation.created_by != by.id:
+        raise errors.ScopeMissing(Scope.PUBLISH.value, operation.subject.partition("/")[0])
 
 
 def cancel(session: Session, operation_id: str) -> Operation:

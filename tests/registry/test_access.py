@@ -20,7 +20,7 @@ def test_a_token_is_known_by_its_text_and_kept_as_a_hash(session: Session) -> No
 
 def test_a_revoked_and_an_expired_token_are_not_known(session: Session) -> None:
     token, revoked = access.mint(session, "a", [Scope.READ], by=OWNER)
-    access.revoke(session, token.id)
+    access.revoke(session, token.id, by=OWNER)
     _, expired = access.mint(session, "b", [Scope.READ], by=OWNER, expires_in=timedelta(seconds=-1))
 
     for text in (revoked, expired, "pb_made-up"):
@@ -64,3 +64,26 @@ def test_a_bound_admin_makes_no_unbound_token(session: Session) -> None:
 
     token, _ = access.mint(session, "same", [Scope.PUBLISH], by=bound, namespace_pattern="vision")
     assert token.namespace_pattern == "vision"
+
+
+def test_a_bound_admin_ends_tokens_of_its_own_namespaces_alone(session: Session) -> None:
+    bound = access.Principal("admin", frozenset({Scope.ADMIN}), "vision")
+    own, _ = access.mint(session, "own", [Scope.READ], by=OWNER, namespace_pattern="vision")
+    owners, text = access.mint(session, "owner", [Scope.ADMIN], by=OWNER)
+
+    access.revoke(session, own.id, by=bound)
+    with pytest.raises(errors.ScopeMissing):
+        access.revoke(session, owners.id, by=bound)
+
+    assert own.revoked_at is not None
+    assert access.identify(session, text).id == "owner"
+
+
+def test_a_token_may_be_named_anonymous_and_is_still_a_token(session: Session) -> None:
+    _, text = access.mint(session, "anonymous", [Scope.READ], by=OWNER)
+
+    found = access.identify(session, text)
+
+    assert not found.is_anonymous
+    with pytest.raises(errors.ScopeMissing):
+        found.require(Scope.PUBLISH)

@@ -4,8 +4,9 @@ from sqlalchemy.orm import Session
 from service import errors, queue
 from service.db.tables.operations import Operation
 from service.registry import operations
-from service.registry.access import OWNER
+from service.registry.access import OWNER, Principal
 from service.registry.operations import MAX_ATTEMPTS, Limits
+from service.schemas.operations import Scope
 
 
 @pytest.fixture
@@ -50,6 +51,19 @@ def test_a_queued_operation_is_cancelled_at_once(session: Session, operation: Op
     assert operations.begin(session, operation.id, worker="w") is None
     with pytest.raises(errors.OperationEnded):
         operations.cancel(session, operation.id)
+
+
+def test_a_token_of_some_namespaces_ends_only_what_it_asked_for(
+    session: Session, operation: Operation
+) -> None:
+    bound = Principal("ci", frozenset({Scope.PUBLISH}), "vision")
+    own = operations.request(session, "build", "x", {}, by=bound, on=queue.CPU, limits=Limits())
+
+    operations.check_own(own, bound)
+    operations.check_own(operation, OWNER)
+
+    with pytest.raises(errors.ScopeMissing):
+        operations.check_own(operation, bound)
 
 
 def test_a_running_operation_is_told_to_stop(session: Session, operation: Operation) -> None:

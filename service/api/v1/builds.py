@@ -19,7 +19,7 @@ from service.http.problems import answers
 from service.names import Digest
 from service.registry import builds, recipes
 from service.registry.builds import Part
-from service.schemas.operations import OperationView
+from service.schemas.operations import OperationView, Scope
 from service.schemas.recipes import BuildView, ManifestView, RequestBuild
 from service.schemas.wire import Page
 
@@ -75,7 +75,9 @@ def read(build_id: BuildPath, session: DbSession, caller: Reader) -> BuildView:
 )
 def expire(build_id: BuildPath, session: DbSession, caller: Publisher) -> None:
     """Let go of a build's overlays; asked for again, they are made again, byte for byte."""
-    builds.expire(session, builds.find(session, build_id))
+    build = builds.find(session, build_id)
+    caller.require(Scope.PUBLISH, build.recipe.base.model.namespace)
+    builds.expire(session, build)
 
 
 @router.get(

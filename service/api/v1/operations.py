@@ -77,6 +77,7 @@ async def read(
 )
 def cancel(operation_id: str, session: DbSession, caller: Publisher) -> OperationView:
     """Ask an operation to end: at once while it is queued, within seconds while it runs."""
+    operations.check_own(operations.find(session, operation_id), caller)
     return OperationView.model_validate(operations.cancel(session, operation_id))
 
 

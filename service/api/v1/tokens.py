@@ -50,4 +50,4 @@ def listed(session: DbSession, caller: Admin, paging: Pages) -> Page[TokenView]:
 )
 def revoke(token_id: TokenId, session: DbSession, caller: Admin) -> None:
     """End a token at once."""
-    access.revoke(session, token_id)
+    access.revoke(session, token_id, by=caller)
