@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import structlog
+from _pytest.nodeid import coerce_node_id
 from psycopg import sql
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -20,6 +21,18 @@ from service.embedded.postgres import start_temporary
 structlog.configure(
     processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `--dist loadgroup` group: xdist 3.8 writes a test's group where pytest 9.2 never looks.
+
+    Without it every worker starts the services that a group is to share. A later xdist that writes
+    no `_nodeid` makes this do nothing.
+    """
+    for item in items:
+        if grouped := vars(item).get("_nodeid"):
+            item._id = coerce_node_id(grouped)
 
 
 @pytest.fixture(scope="session")
