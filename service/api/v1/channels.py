@@ -228,7 +228,10 @@ async def _pull(
             done=lambda head: head[0] != seen,
             wait_s=wait_s,
         )
-        file = await serving.found(parts, serving.resolving(recipe), caller, part=part, path=path)
+        if move != seen:
+            file = await serving.found(
+                parts, serving.resolving(recipe), caller, part=part, path=path
+            )
     response = serving.sent(request, parts, file)
     response.headers["X-Patchbay-Move"] = str(move)
     response.headers["Cache-Control"] = "no-cache"
