@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -33,14 +33,32 @@ class ServiceProcess:
     """
 
     def __init__(
-        self, environment: Mapping[str, str] | None = None, *, before: Sequence[str] = ()
+        self,
+        environment: Mapping[str, str] | None = None,
+        *,
+        before: Sequence[str] = (),
+        worker: bool = True,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="patchbay-test-"))
         self._log = self.home.with_name(f"{self.home.name}.log")  # the home must begin empty
         self.environment = {**_QUICK, **(environment or {})}
         self._before = before
+        self._has_worker = worker
         self._process: subprocess.Popen[bytes] | None = None
         self._client: httpx2.Client | None = None
+
+    @classmethod
+    def beside(
+        cls,
+        other: "ServiceProcess",
+        environment: Mapping[str, str] | None = None,
+        *,
+        before: Sequence[str] = (),
+    ) -> Self:
+        """A second one without a worker, on the database and the blobs of `other`."""
+        shared = other.process_of("service.manage worker").environ()
+        named = {each: shared[each] for each in ("PATCHBAY_DATABASE_URL", "PATCHBAY_BLOB_URL")}
+        return cls({**named, **(environment or {})}, before=before, worker=False)
 
     @property
     def log(self) -> str:
@@ -68,6 +86,11 @@ class ServiceProcess:
         return httpx2.Client(base_url=self.url, headers=headers, timeout=70)
 
     @property
+    def is_running(self) -> bool:
+        """Whether the command itself runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def processes(self) -> list[psutil.Process]:
         """It and all that it started."""
         assert self._process is not None
@@ -82,9 +105,10 @@ class ServiceProcess:
 
     def spawn(self) -> "subprocess.Popen[bytes]":
         """Start the command on this home and wait for nothing."""
+        serve = [sys.executable, "-m", "service.manage", "serve", "--port", "0"]
         with self._log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603
-                [*self._before, sys.executable, "-m", "service.manage", "serve", "--port", "0"],
+                [*self._before, *serve, *([] if self._has_worker else ["--no-worker"])],
                 env=_without_settings() | self.environment | {"PATCHBAY_HOME": str(self.home)},
                 cwd=Path(__file__).parent.parent,
                 stdin=subprocess.DEVNULL,
@@ -94,15 +118,17 @@ class ServiceProcess:
             )
 
     def start(self) -> Self:
-        """Start it, and wait until it is ready and its worker lives."""
+        """Start it, and wait until it is ready and its worker, if it has one, lives."""
         (self.home / "run" / "url").unlink(missing_ok=True)
         self._process = self.spawn()
-        self.wait_until(self.has_worker, START_S)
+        self.wait_until(self.is_whole, START_S)
         return self
 
-    def has_worker(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether all of it answers."""
-        return bool(self.readiness().get("parts", {}).get("worker") == "ok")
+        parts = self.readiness().get("parts", {"database": "no answer"})
+        worker = parts.pop("worker", "none")
+        return set(parts.values()) == {"ok"} and (worker == "ok" or not self._has_worker)
 
     def readiness(self) -> dict[str, Any]:
         """What /readyz says; nothing while it does not answer."""
@@ -112,7 +138,7 @@ class ServiceProcess:
             return {}
         return found
 
-    def wait_until(self, holds: Any, timeout_s: float = END_S) -> None:
+    def wait_until(self, holds: Callable[[], bool], timeout_s: float = END_S) -> None:
         """Wait for `holds()`; fails with the log where the process ends first."""
         deadline = time.monotonic() + timeout_s
         while not holds():
