@@ -36,6 +36,8 @@ RESERVED_NAMESPACES: Final = frozenset(
 )
 MAX_SCALE: Final = Decimal(10)
 SCALE_PLACES: Final = 4
+MAX_PATCHES: Final = 100
+"""The most patches that a recipe may list."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -14,6 +15,7 @@ from service.db.tables.patches import PatchVersion
 from service.db.tables.recipes import Recipe, RecipePatch
 from service.layout import fit
 from service.names import (
+    MAX_PATCHES,
     CanonicalRecipe,
     Digest,
     Ingredient,
@@ -63,12 +65,16 @@ def fit_of(version: PatchVersion, base: ModelVersion) -> Fit:
 def resolve(session: Session, recipe: RecipeBody | str, *, require: Fit) -> Resolved:
     """Resolve and check a recipe: an object, a reference string, or a recipe digest.
 
-    Raises `BadReference`, `BadRecipe`, `ThingNotFound`, `TwoVersionsOfOnePatch`, `BadScale`,
-    `DoesNotFit`, `NotTheSameBase`.
+    Raises `BadReference`, `BadRecipe`, `ThingNotFound`, `ThingDeleted`, `TwoVersionsOfOnePatch`,
+    `BadScale`, `DoesNotFit`, `NotTheSameBase`.
     """
     if isinstance(recipe, str) and recipe.startswith("sha256:"):
-        return loaded(find(session, parse_digest(recipe)))
+        return _recorded(session, parse_digest(recipe), require)
     base, ingredients = _read(session, recipe)
+    if len(ingredients) > MAX_PATCHES:
+        raise errors.BadRecipe(
+            base.reference, f"lists {len(ingredients)} patches; at most {MAX_PATCHES} may be"
+        )
     entered = tuple(
         Part(patches.resolve(session, item.patch, item.version), item.scale) for item in ingredients
     )
@@ -109,6 +115,18 @@ def _check_versions(entered: Sequence[Part]) -> None:
     for patch, found in numbers.items():
         if len(found) > 1:
             raise errors.TwoVersionsOfOnePatch(patch, sorted(found))
+
+
+def _recorded(session: Session, digest: Digest, require: Fit) -> Resolved:
+    resolved = loaded(find(session, digest))
+    versions: list[ModelVersion | PatchVersion] = [resolved.base]
+    versions += [part.version for part in resolved.parts]
+    for version in versions:
+        if version.deleted_at is not None:
+            raise errors.ThingDeleted("version", version.reference)
+    if require == "same_base":
+        _require_same_base(resolved.base, resolved.parts)
+    return resolved
 
 
 def _require_same_base(base: ModelVersion, entered: Sequence[Part]) -> None:
@@ -157,7 +175,13 @@ def find(session: Session, digest: Digest) -> Recipe:
 
 
 def save(session: Session, resolved: Resolved, *, by: Principal) -> Recipe:
-    """Record a recipe, so that its digest finds it again; once however often it is made."""
+    """Record a recipe, so that its digest finds it again; once however often it is made.
+
+    None of its versions can be deleted before this transaction ends, so that what it points at the
+    recipe (a channel, a build) is seen by whoever would delete one. Raises `ThingDeleted`.
+    """
+    _hold(session, ModelVersion, [resolved.base])
+    _hold(session, PatchVersion, [part.version for part in resolved.parts])
     digest = resolved.canonical.digest
     made = session.scalar(
         insert(Recipe)
@@ -183,6 +207,18 @@ def save(session: Session, resolved: Resolved, *, by: Principal) -> Recipe:
         )
         session.flush()
     return find(session, digest)
+
+
+def _hold(
+    session: Session,
+    table: type[ModelVersion | PatchVersion],
+    versions: Sequence[ModelVersion | PatchVersion],
+) -> None:
+    wanted = {version.id: version.reference for version in versions}
+    living = select(table.id).where(table.id.in_(wanted), table.deleted_at.is_(None))
+    held = set(session.scalars(living.order_by(table.id).with_for_update(read=True)))
+    for gone in wanted.keys() - held:
+        raise errors.ThingDeleted("version", wanted[gone])
 
 
 def pinned(resolved: Resolved) -> str:

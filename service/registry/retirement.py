@@ -33,6 +33,7 @@ def withdraw(session: Session, version: ModelVersion | PatchVersion, reason: str
 def delete_model_version(session: Session, version: ModelVersion) -> None:
     """Write a model version's tombstone; raises `StillNeeded` naming who needs it."""
     lines.find(session, Model, _name(version.model), lock=True)
+    _wait_for_users(session, ModelVersion, version.id)
     _check_unneeded(session, "version", version.reference, Recipe.base_version_id == version.id)
     _leave_aliases(session, version)
     version.deleted_at = func.now()
@@ -42,6 +43,7 @@ def delete_model_version(session: Session, version: ModelVersion) -> None:
 def delete_patch_version(session: Session, version: PatchVersion) -> None:
     """Write a patch version's tombstone; raises `StillNeeded` naming who needs it."""
     lines.find(session, Patch, _name(version.patch), lock=True)
+    _wait_for_users(session, PatchVersion, version.id)
     uses = Recipe.digest.in_(
         select(RecipePatch.recipe_digest).where(RecipePatch.patch_version_id == version.id)
     )
@@ -74,6 +76,13 @@ def delete_patch(session: Session, name: Name) -> None:
         delete_patch_version(session, version)
     patch.deleted_at = func.now()
     session.flush()
+
+
+def _wait_for_users(
+    session: Session, table: type[ModelVersion | PatchVersion], version_id: int
+) -> None:
+    """Wait for the transactions that are saving recipes of a version: they hold its row."""
+    session.execute(select(table.id).where(table.id == version_id).with_for_update())
 
 
 def _check_unneeded(session: Session, kind: str, reference: str, uses: ColumnElement[bool]) -> None:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from service import names
 from service.schemas.wire import Body, Digest, Moment, Scale, View
 
 
@@ -18,7 +19,11 @@ class RecipeBody(Body):
     """A base and the patches on it."""
 
     base: str = Field(examples=["vision/resnet50@3"])
-    patches: list[RecipePart] = Field(default=[], max_length=100)
+    patches: list[RecipePart] = Field(
+        default=[],
+        # Told here, checked where recipes are resolved: a channel's parts are no request body.
+        json_schema_extra={"maxItems": names.MAX_PATCHES},
+    )
 
 
 class ResolveRecipe(Body):

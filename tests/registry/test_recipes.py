@@ -1,7 +1,9 @@
 from decimal import Decimal
 
 import pytest
-from sqlalchemy.orm import Session
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
 
 from service import errors
 from service.names import patch_name
@@ -164,3 +166,55 @@ def test_a_part_without_version_in_an_object_takes_the_newest(session: Session) 
     )
 
     assert [part.version.number for part in resolve(session, body).parts] == [2]
+
+
+def test_a_recorded_recipe_is_refused_once_a_part_is_deleted(session: Session) -> None:
+    clean = publish_model(session)
+    patch = publish_patch(session, clean=clean)
+    digest = recipes.save(session, resolve(session, recipe(fog="1")), by=OWNER).digest
+    retirement.delete_patch_version(session, patch)
+
+    with pytest.raises(errors.ThingDeleted, match="vision/fog@1"):
+        resolve(session, digest)
+
+
+def test_a_recipe_that_was_resolved_before_a_deletion_is_not_saved(session: Session) -> None:
+    clean = publish_model(session)
+    patch = publish_patch(session, clean=clean)
+    before = resolve(session, recipe(fog="1"))
+    retirement.delete_patch_version(session, patch)
+
+    with pytest.raises(errors.ThingDeleted, match="vision/fog@1"):
+        recipes.save(session, before, by=OWNER)
+
+
+def test_the_wanted_base_is_asked_of_a_recorded_recipe_too(session: Session) -> None:
+    publish_model(session)
+    publish_patch(session)
+    digest = recipes.save(session, resolve(session, recipe(fog="1")), by=OWNER).digest
+
+    with pytest.raises(errors.NotTheSameBase):
+        recipes.resolve(session, digest, require="same_base")
+
+
+def test_a_recipe_of_too_many_patches_is_refused(session: Session) -> None:
+    publish_model(session)
+    publish_patch(session)
+
+    with pytest.raises(errors.BadRecipe, match="101 patches"):
+        resolve(session, "vision/net@main" + "+fog=0" * 101)
+
+
+def test_a_deletion_waits_for_whoever_saves_a_recipe(own_sessions: sessionmaker[Session]) -> None:
+    with own_sessions.begin() as session:
+        clean = publish_model(session)
+        patch = publish_patch(session, clean=clean)
+
+    with own_sessions.begin() as saving, own_sessions.begin() as deleting:
+        recipes.save(saving, resolve(saving, recipe(fog="1")), by=OWNER)
+        deleting.execute(text("set local lock_timeout = '200ms'"))
+
+        with pytest.raises(OperationalError, match="lock timeout"):
+            retirement.delete_patch_version(deleting, deleting.merge(patch))
+
+        deleting.rollback()
