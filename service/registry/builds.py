@@ -65,6 +65,9 @@ def request(
 
     Everybody who asks for one recipe shares one operation. Raises `NoWorker`, `QueueFull`.
     """
+    made = session.get(Build, resolved.canonical.digest)
+    if made is not None and made.state == READY:
+        return made, None  # the common case, a warm pull, locks and writes nothing
     recipe = recipes.save(session, resolved, by=by)
     session.execute(
         insert(Build)
@@ -187,6 +190,7 @@ def expire(session: Session, build: Build) -> None:
     The blobs stay until they are collected. Raises `BuildNotReady`, and `StillNeeded` while a
     channel points at the recipe.
     """
+    session.refresh(build, ["state"], with_for_update=True)  # another may begin it anew just now
     if build.state != READY:
         raise errors.BuildNotReady(hex_of(build.recipe_digest))
     followed = channels.pointing_at(session, build.recipe_digest)
