@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, selectinload
 
 from service import errors, queue
 from service.db.tables.models import Model, ModelVersion
@@ -17,6 +17,7 @@ from service.registry import blobs, lines, operations
 from service.registry.access import Principal
 
 VERIFY = "verify"
+LINEAGE = (PatchVersion.clean, PatchVersion.robust, PatchVersion.origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ def versions(
     )
     if before is not None:
         query = query.where(PatchVersion.number < before)
+    query = query.options(*(selectinload(role).lazyload(ModelVersion.files) for role in LINEAGE))
     return session.scalars(query.order_by(PatchVersion.number.desc()).limit(limit)).all()
 
 

@@ -44,4 +44,5 @@ class BuildFile(Table):
     path: Mapped[str] = mapped_column(primary_key=True)
     overlay_digest: Mapped[str] = mapped_column(index=True)
     overlay_size_bytes: Mapped[int]
-    overlay_header: Mapped[bytes] = mapped_column(LargeBinary)
+    overlay_header: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    """Read only for the file that is sent: a list of builds would carry all of them."""

@@ -40,7 +40,7 @@ class ChannelMove(Table):
     channel_id: Mapped[int] = mapped_column(ForeignKey("channels.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     action: Mapped[str]
-    """`point`, `add`, `rescale`, `drop`, `revert` or `delete`."""
+    """`point`, `add`, `rescale`, `drop` or `revert`."""
     recipe_digest: Mapped[str] = mapped_column(ForeignKey("recipes.digest"), index=True)
     base_reference: Mapped[str]
     entered: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)

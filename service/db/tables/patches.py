@@ -57,8 +57,9 @@ class PatchVersion(Table):
     """Version digest of the clean model, as the patch file names it."""
     summary: Mapped[dict[str, Any]] = mapped_column(JSONB)
     """What lists and pages show: quality, selection, sizes, energy kept, gain, warnings."""
-    tensors: Mapped[list[list[Any]]] = mapped_column(JSONB)
-    """What the patch needs of a base: [path, name, shape, kind] each."""
+    tensors: Mapped[list[list[Any]]] = mapped_column(JSONB, deferred=True)
+    """What the patch needs of a base: [path, name, shape, kind] each. Up to megabytes, and read
+    only where a recipe is made for the first time."""
     operation_id: Mapped[str | None]
     created_by: Mapped[str]
     created_at: Mapped[Now]
