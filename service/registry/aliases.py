@@ -63,6 +63,11 @@ def advance(session: Session, model: Model, number: int, *, by: Principal) -> No
         _move(session, alias, number, by)
 
 
+def retreat(session: Session, alias: Alias, number: int, *, by: Principal) -> None:
+    """Let a following alias go back to an earlier version; 0 names none until one is published."""
+    _move(session, alias, number, by)
+
+
 def listed(session: Session, model: Model) -> Sequence[Alias]:
     """The model's aliases by name."""
     return session.scalars(

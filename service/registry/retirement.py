@@ -16,7 +16,8 @@ from service.db.tables.models import Alias, Model, ModelVersion
 from service.db.tables.patches import Patch, PatchVersion
 from service.db.tables.recipes import Recipe, RecipePatch
 from service.names import Name
-from service.registry import lines
+from service.registry import aliases, lines
+from service.registry.access import Principal
 
 SHOWN: Final = 10
 
@@ -30,12 +31,12 @@ def withdraw(session: Session, version: ModelVersion | PatchVersion, reason: str
     session.refresh(version)
 
 
-def delete_model_version(session: Session, version: ModelVersion) -> None:
+def delete_model_version(session: Session, version: ModelVersion, *, by: Principal) -> None:
     """Write a model version's tombstone; raises `StillNeeded` naming who needs it."""
     lines.find(session, Model, _name(version.model), lock=True)
     _wait_for_users(session, ModelVersion, version.id)
     _check_unneeded(session, "version", version.reference, Recipe.base_version_id == version.id)
-    _leave_aliases(session, version)
+    _leave_aliases(session, version, by)
     version.deleted_at = func.now()
     session.flush()
 
@@ -52,7 +53,7 @@ def delete_patch_version(session: Session, version: PatchVersion) -> None:
     session.flush()
 
 
-def delete_model(session: Session, name: Name) -> None:
+def delete_model(session: Session, name: Name, *, by: Principal) -> None:
     """Delete a model with all its versions, or nothing; raises `StillNeeded`."""
     model = lines.find(session, Model, name, lock=True)
     for alias in session.scalars(select(Alias).where(Alias.model_id == model.id)):
@@ -61,7 +62,7 @@ def delete_model(session: Session, name: Name) -> None:
         ModelVersion.model_id == model.id, ModelVersion.deleted_at.is_(None)
     )
     for version in session.scalars(living.order_by(ModelVersion.number.desc())).all():
-        delete_model_version(session, version)
+        delete_model_version(session, version, by=by)
     model.deleted_at = func.now()
     session.flush()
 
@@ -108,7 +109,7 @@ def _check_unneeded(session: Session, kind: str, reference: str, uses: ColumnEle
         raise errors.StillNeeded(kind, reference, list(channels), list(built))
 
 
-def _leave_aliases(session: Session, version: ModelVersion) -> None:
+def _leave_aliases(session: Session, version: ModelVersion, by: Principal) -> None:
     """Move a following `main` to the newest version left; other aliases keep the version."""
     named = session.scalars(
         select(Alias)
@@ -126,7 +127,7 @@ def _leave_aliases(session: Session, version: ModelVersion) -> None:
         )
     )
     for alias in named:
-        alias.version_number = newest or 0  # 0: names nothing until something is published
+        aliases.retreat(session, alias, newest or 0, by=by)
 
 
 def _name(line: Model | Patch) -> Name:

@@ -126,4 +126,4 @@ def test_what_a_channel_points_at_is_not_deleted(session: Session) -> None:
     with pytest.raises(errors.StillNeeded, match="vision/stable"):
         retirement.delete_patch_version(session, part.version)
     with pytest.raises(errors.StillNeeded, match="vision/stable"):
-        retirement.delete_model_version(session, move.recipe.base)
+        retirement.delete_model_version(session, move.recipe.base, by=OWNER)

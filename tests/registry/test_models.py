@@ -139,12 +139,25 @@ def test_a_deleted_version_is_gone_and_its_number_is_never_used_again(session: S
     publish_model(session, content="one")
     second = publish_model(session, content="two")
 
-    retirement.delete_model_version(session, second)
+    retirement.delete_model_version(session, second, by=OWNER)
 
     with pytest.raises(errors.ThingDeleted):
         models.version(session, NET, 2)
     assert models.resolve(session, model_reference("vision/net")).number == 1
     assert publish_model(session, content="three").number == 3
+
+
+def test_an_alias_that_followed_to_a_deleted_version_moves_back(session: Session) -> None:
+    publish_model(session, content="one")
+    second = publish_model(session, content="two")
+    main = aliases.require(session, second.model, "main")
+
+    retirement.delete_model_version(session, second, by=OWNER)
+
+    moves = aliases.history(session, main, before=None, limit=10)
+    assert [(move.number, move.version_number) for move in moves] == [(3, 1), (2, 2), (1, 1)]
+    with pytest.raises(errors.StateMoved):
+        aliases.point(session, second.model, "main", 1, seen=2, by=OWNER)
 
 
 def test_a_version_that_an_alias_names_is_not_deleted(session: Session) -> None:
@@ -153,13 +166,13 @@ def test_a_version_that_an_alias_names_is_not_deleted(session: Session) -> None:
     aliases.point(session, model, "production", 1, seen="nothing", by=OWNER)
 
     with pytest.raises(errors.AliasesPoint, match="production"):
-        retirement.delete_model_version(session, version)
+        retirement.delete_model_version(session, version, by=OWNER)
 
 
 def test_a_deleted_model_is_gone_until_it_is_described_again(session: Session) -> None:
     publish_model(session)
 
-    retirement.delete_model(session, NET)
+    retirement.delete_model(session, NET, by=OWNER)
 
     with pytest.raises(errors.ThingDeleted):
         lines.find(session, Model, NET)

@@ -114,7 +114,7 @@ def edit(
 def delete(name: ModelPath, session: DbSession, caller: Publisher) -> None:
     """Delete a model with all its versions; refused while something needs one of them."""
     caller.require(Scope.PUBLISH, name.namespace)
-    retirement.delete_model(session, name)
+    retirement.delete_model(session, name, by=caller)
 
 
 # ── versions ─────────────────────────────────────────────────────────────────────────────────
@@ -274,7 +274,8 @@ def delete_version(
 ) -> None:
     """Delete a version; refused while an alias, a channel or a build needs it."""
     caller.require(Scope.PUBLISH, name.namespace)
-    retirement.delete_model_version(session, models.version(session, name, number))
+    found = models.version(session, name, number)
+    retirement.delete_model_version(session, found, by=caller)
 
 
 # ── aliases ──────────────────────────────────────────────────────────────────────────────────
