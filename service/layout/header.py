@@ -22,14 +22,14 @@ things are stricter here: a name may stand once, and a name must be encodable as
 import json
 import re
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from service import errors
+from service.layout.strict_json import BadJson, json_object, once_each, shown
 
 DTYPES: Final[Mapping[str, int]] = {
     dtype: bits
@@ -53,7 +53,6 @@ METADATA: Final = "__metadata__"
 _LENGTH_BYTES = 8
 _FIRST_READ_BYTES = 64 * 1024
 _MAX_NUMBER = 2**63 - 1
-_SHOWN_CHARACTERS = 120
 
 Read = Callable[[int, int], bytes]
 """`read(start, end)` gives exactly those bytes of a file."""
@@ -144,11 +143,13 @@ def parse(raw_prefix: bytes, file_size: int, file: str = "the file") -> Header:
         raise errors.NotSafetensors(f"its header of {end - _LENGTH_BYTES} bytes is cut off", file)
     raw = bytes(raw_prefix[:end])
     try:
-        fields = _json_object(raw[_LENGTH_BYTES:])
+        fields = json_object(raw[_LENGTH_BYTES:])
         metadata = _metadata(fields.pop(METADATA, {}))
         tensors = [_tensor(name, value, end) for name, value in fields.items()]
         tensors.sort(key=lambda tensor: (tensor.start, tensor.end, tensor.name))
         _check_cover(tensors, end, file_size)
+    except BadJson as error:
+        raise errors.NotSafetensors(f"its header {error}", file) from error
     except _BadHeader as error:
         raise errors.NotSafetensors(str(error), file) from error
     return Header(tuple(tensors), metadata, raw, file_size)
@@ -175,41 +176,6 @@ def _header_end(prefix: bytes, file_size: int, file: str) -> int:
     return _LENGTH_BYTES + int(length)
 
 
-def _json_object(text: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_once_each,
-            parse_int=_number,
-            parse_constant=_refuse_constant,
-        )
-    except UnicodeDecodeError as error:
-        raise _BadHeader("its header is not UTF-8") from error
-    except RecursionError as error:
-        raise _BadHeader("its header is nested too deeply") from error
-    except ValueError as error:  # bad JSON, and numbers of more than 4300 digits
-        raise _BadHeader(f"its header is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise _BadHeader("its header is not a JSON object")
-    return value
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise _BadHeader(f"its header repeats the name {_shown(twice)}")
-    return fields
-
-
-def _number(text: str) -> int | float:
-    return -0.0 if text == "-0" else int(text)  # a float to the library too, so never a size
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise _BadHeader(f"its header holds {text}, which is not JSON")
-
-
 def _metadata(value: Any) -> dict[str, str]:
     if value is None:  # the library takes null for none
         return {}
@@ -217,7 +183,7 @@ def _metadata(value: Any) -> dict[str, str]:
         raise _BadHeader(f"its {METADATA} is not an object")
     for key, text in value.items():
         if not isinstance(text, str):
-            raise _BadHeader(f"its {METADATA} holds {_shown(key)}, which is not text")
+            raise _BadHeader(f"its {METADATA} holds {shown(key)}, which is not text")
         _check_text(key)
         _check_text(text)
     return value
@@ -226,17 +192,17 @@ def _metadata(value: Any) -> dict[str, str]:
 def _tensor(name: str, value: Any, data_start: int) -> TensorEntry:
     _check_text(name)
     if not isinstance(value, dict):
-        raise _BadHeader(f"tensor {_shown(name)} is not described by an object")
+        raise _BadHeader(f"tensor {shown(name)} is not described by an object")
     offsets = value.get("data_offsets")
     size_bytes = _size_bytes(name, value.get("dtype"), value.get("shape"))
     match offsets:
         case [start, end] if _natural(start) and _natural(end):
             pass
         case _:
-            raise _BadHeader(f"tensor {_shown(name)} has bad data_offsets {_shown(offsets)}")
+            raise _BadHeader(f"tensor {shown(name)} has bad data_offsets {shown(offsets)}")
     if end - start != size_bytes:
         raise _BadHeader(
-            f"tensor {_shown(name)} takes {size_bytes} bytes by its shape and dtype, "
+            f"tensor {shown(name)} takes {size_bytes} bytes by its shape and dtype, "
             f"but its data_offsets span {end - start}"
         )
     return TensorEntry(
@@ -246,17 +212,17 @@ def _tensor(name: str, value: Any, data_start: int) -> TensorEntry:
 
 def _size_bytes(name: str, dtype: Any, shape: Any) -> int:
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise _BadHeader(f"tensor {_shown(name)} has the unknown dtype {_shown(dtype)}")
+        raise _BadHeader(f"tensor {shown(name)} has the unknown dtype {shown(dtype)}")
     if not isinstance(shape, list) or not all(map(_natural, shape)):
-        raise _BadHeader(f"tensor {_shown(name)} has the bad shape {_shown(shape)}")
+        raise _BadHeader(f"tensor {shown(name)} has the bad shape {shown(shape)}")
     bits = DTYPES[dtype]
     for extent in shape:
         # Checked at each step, as the library does: a later zero does not heal an overflow.
         bits *= extent
         if bits > _MAX_NUMBER:
-            raise _BadHeader(f"tensor {_shown(name)} has the impossible shape {_shown(shape)}")
+            raise _BadHeader(f"tensor {shown(name)} has the impossible shape {shown(shape)}")
     if bits % 8:
-        raise _BadHeader(f"tensor {_shown(name)} of {dtype} does not fill whole bytes")
+        raise _BadHeader(f"tensor {shown(name)} of {dtype} does not fill whole bytes")
     return bits // 8
 
 
@@ -265,8 +231,8 @@ def _check_cover(tensors: list[TensorEntry], data_start: int, file_size: int) ->
     for tensor in tensors:
         if tensor.start != reached:
             word = "overlaps" if tensor.start < reached else "leaves a hole behind"
-            raise _BadHeader(f"tensor {_shown(tensor.name)} {word} {before}")
-        reached, before = tensor.end, f"tensor {_shown(tensor.name)}"
+            raise _BadHeader(f"tensor {shown(tensor.name)} {word} {before}")
+        reached, before = tensor.end, f"tensor {shown(tensor.name)}"
     if reached != file_size:
         word = "is cut off" if reached > file_size else "has bytes that no tensor covers"
         raise _BadHeader(f"it {word}: its tensors end at byte {reached}, the file at {file_size}")
@@ -280,22 +246,7 @@ def _check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
-        raise _BadHeader(f"its header holds {_shown(text)}, which is not Unicode") from error
-
-
-def _shown(value: Any) -> str:
-    """A hostile value, short and printable; never walks into it, since it may be very deep."""
-    match value:
-        case dict():
-            return "{…}"
-        case list():
-            parts = ["[…]" if isinstance(part, list) else _shown(part) for part in value[:8]]
-            return f"[{', '.join(parts)}{', …' if len(value) > len(parts) else ''}]"
-        case str():
-            more = "…" if len(value) > _SHOWN_CHARACTERS else ""
-            return repr(value[:_SHOWN_CHARACTERS]) + more
-        case _:
-            return repr(value)[:_SHOWN_CHARACTERS]
+        raise _BadHeader(f"its header holds {shown(text)}, which is not Unicode") from error
 
 
 # ── other formats ────────────────────────────────────────────────────────────────────────────
@@ -349,7 +300,9 @@ def compose(
             value = {"dtype": dtype, "shape": list(shape), "data_offsets": [reached, end]}
             fields.append((name, value))
             reached = end
-        text = _json_text(_once_each(fields))
+        text = _json_text(once_each(fields))
+    except BadJson as error:
+        raise errors.NotSafetensors(f"its header {error}", "the file to write") from error
     except _BadHeader as error:
         raise errors.NotSafetensors(str(error), "the file to write") from error
     raw = struct.pack("<Q", len(text)) + text

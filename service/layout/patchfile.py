@@ -51,11 +51,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
 from math import prod
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from service import errors
 from service.layout.codecs import EXPONENTS, Codec, Kind, codes_bytes, halves_count
 from service.layout.header import Header, Read, compose, read_header
+from service.layout.strict_json import BadJson, json_object
 from service.names import ByteRange, Digest, TensorAddress
 
 FORMAT: Final = "patchbay.rws"
@@ -264,19 +265,10 @@ def _index(read: Read, header: Header) -> dict[str, Any]:
         raise _BadIndex("its index is cut off or has bytes behind its end")
     if text.count(b"[") + text.count(b"{") > 2 * MAX_TENSORS:  # small lists take most memory
         raise _BadIndex(f"its index holds more than {MAX_TENSORS} tensors")
-    return _json_object(text)
-
-
-def _json_object(text: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise _BadIndex(f"its index is not JSON: {str(error)[:120]}") from error
-    return _object(value, "index")
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise _BadIndex(f"its index holds {text}, which is not JSON")
+        return json_object(text)
+    except BadJson as error:
+        raise _BadIndex(f"its index {error}") from error
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from service import errors
 from service.layout.disk import Disk
+from service.layout.strict_json import BadJson, json_object
 from service.names import Digest, parse_digest
 
 FORMAT: Final = 1
@@ -155,7 +156,9 @@ def read(path: Path) -> Sidecar | None:
     if len(text) > _MAX_RECORD_BYTES:
         raise errors.BadSidecar(str(path), "is too long")
     try:
-        return _sidecar(json.loads(text), str(path))
+        return _sidecar(json_object(text), str(path))
+    except BadJson as error:
+        raise errors.BadSidecar(str(path), str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, errors.BadDigest) as error:
         raise errors.BadSidecar(str(path), f"is not a record ({error!r})") from error
 

@@ -1,6 +1,5 @@
 """Base models: publish versions, find them, and read what their files hold."""
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -13,6 +12,7 @@ from service import errors
 from service.db.tables.blobs import WeightHeader
 from service.db.tables.models import Model, ModelFile, ModelVersion
 from service.layout.header import Header, parse
+from service.layout.strict_json import BadJson, json_object
 from service.names import Digest, Name, Reference, digest_of_json, version_number, weights_digest
 from service.registry import aliases, blobs, lines
 from service.registry.access import Principal
@@ -66,9 +66,9 @@ def check_index(path: str, text: bytes, headers: Mapping[str, Header]) -> None:
     `headers` holds every weight file by path; the index names shards beside itself.
     """
     try:
-        weight_map = json.loads(text)["weight_map"]
+        weight_map = json_object(text)["weight_map"]
         pairs = [(str(name), str(shard)) for name, shard in weight_map.items()]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (BadJson, KeyError, AttributeError) as error:
         raise errors.BadFileSet(f"index {path} has no weight_map object") from error
     folder = path.rpartition("/")[0]
     for name, shard in pairs:
