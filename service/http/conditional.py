@@ -13,7 +13,6 @@ from service.registry.moves import Seen
 
 MAX_WAIT_S: Final = 60.0
 
-_TAG = re.compile(r'(?:W/)?"([^"]*)"')
 _MOVE = re.compile(r'\s*(?:W/)?"([0-9]{1,18})"\s*')
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
 
@@ -51,16 +50,6 @@ SeenMove = Annotated[Seen, Depends(_seen_move)]
 def tag(number: int) -> str:
     """The ETag header of a move or edit."""
     return f'"{number}"'
-
-
-def matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether the caller has this state already, by weak comparison (RFC 9110 section 13.1.2)."""
-    if if_none_match is None:
-        return False
-    if if_none_match.strip() == "*":
-        return True
-    wanted = _TAG.fullmatch(etag)
-    return wanted is not None and wanted[1] in _TAG.findall(if_none_match)
 
 
 def not_modified(etag: str) -> Response:

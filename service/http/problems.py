@@ -21,6 +21,7 @@ from starlette.routing import Match
 
 from service import errors, observability
 from service.errors import PatchbayError
+from service.registry.operations import problem_of
 
 log = observability.logger(__name__)
 
@@ -71,11 +72,8 @@ def status_of(kind: type[PatchbayError]) -> int:
 def document(error: PatchbayError, request_id: str) -> dict[str, Any]:
     """The problem document of an error."""
     return {
-        **error.fields,
-        "type": f"/problems/{error.slug}",
-        "title": error.title,
+        **problem_of(error),
         "status": status_of(type(error)),
-        "detail": str(error),
         "instance": request_id,
     }
 

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -13,6 +12,7 @@ from service.compute.jobs import ModelInput, PatchInput, WeightInput
 from service.layout import patchfile
 from service.layout.disk import read_chunks
 from service.layout.header import Read, read_header
+from service.layout.pieces import file_digest
 from service.names import Digest
 
 WEIGHTS: Final = ".safetensors"
@@ -100,9 +100,7 @@ def read_patch(text: str) -> LocalPatch:
     size = path.stat().st_size
     with path.open("rb") as file:
         patchfile.read(reader(file), size)
-        file.seek(0)
-        digest = Digest("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())
-    return LocalPatch(path, PatchInput(digest, size, path.name, wanted))
+    return LocalPatch(path, PatchInput(file_digest(path), size, path.name, wanted))
 
 
 def recipe_of(base: Digest, patches: list[LocalPatch]) -> tuple[Digest, tuple[PatchInput, ...]]:
@@ -117,13 +115,8 @@ def recipe_of(base: Digest, patches: list[LocalPatch]) -> tuple[Digest, tuple[Pa
 
 def recipe_text(base: str, patches: tuple[PatchInput, ...]) -> str:
     """A recipe for people."""
-    parts = [f"{patch.reference}={scale_text(patch.scale)}" for patch in patches]
+    parts = [f"{patch.reference}={names.scale_text(patch.scale)}" for patch in patches]
     return "+".join([base, *parts])
-
-
-def scale_text(scale: Decimal) -> str:
-    """A scale as it is written."""
-    return names.scale_text(scale)
 
 
 @contextmanager

@@ -254,10 +254,10 @@ def _end(
 def problem_of(error: errors.PatchbayError) -> dict[str, Any]:
     """How an error stands in an operation's record."""
     return {
+        **error.fields,
         "type": f"/problems/{error.slug}",
         "title": error.title,
         "detail": str(error),
-        **error.fields,
     }
 
 

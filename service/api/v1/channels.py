@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from service import errors
 from service.api.v1 import serving, views
+from service.api.v1.lines import NOT_THERE
 from service.api.v1.recipes import UNRESOLVED
 from service.api.v1.serving import UNSENT
 from service.db.tables.channels import ChannelMove
@@ -34,7 +35,6 @@ from service.schemas.wire import Page
 
 router = APIRouter(prefix="/channels", tags=["channels"])
 
-NOT_THERE = (errors.BadName, errors.ReservedNamespace, errors.ThingNotFound, errors.ThingDeleted)
 UNMOVED = (*NOT_THERE, errors.StateMoved, errors.StateNotNamed, *UNRESOLVED)
 PatchInPath = Annotated[
     str, Path(max_length=130, description="`name` of the channel's namespace, or `namespace.name`.")
@@ -64,7 +64,7 @@ def read(
     """Read a channel; its ETag is the number of its last move."""
     channel = channels.find(session, name)
     etag = conditional.tag(channel.head)
-    if conditional.matches(if_none_match, etag):
+    if has_it_already(if_none_match, str(channel.head)):
         return conditional.not_modified(etag)
     response.headers["ETag"] = etag
     return views.channel(channel, channels.head(session, channel))

@@ -1,11 +1,15 @@
-"""What the routes of models and patches share: describe, edit and read a named line."""
+"""What the routes of named things share: how a line is edited and tagged, what a name may miss."""
 
 from fastapi import Response
 
+from service import errors
 from service.db.tables.models import Model
 from service.db.tables.patches import Patch
 from service.http import conditional
 from service.schemas.wire import EditLine
+
+NOT_THERE = (errors.BadName, errors.ReservedNamespace, errors.ThingNotFound, errors.ThingDeleted)
+"""What reading the thing of a name may raise."""
 
 
 def tagged(response: Response, line: Model | Patch) -> None:

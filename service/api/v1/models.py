@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from service import errors
 from service.api.v1 import views
-from service.api.v1.lines import changes, tagged
+from service.api.v1.lines import NOT_THERE, changes, tagged
 from service.db.tables.models import Model, ModelVersion
 from service.http import conditional
 from service.http.conditional import SeenMove
@@ -41,7 +41,6 @@ VersionPath = Annotated[
     str, Path(max_length=97, description="A number or an alias.", examples=["3"])
 ]
 AliasPath = Annotated[str, Path(max_length=97, examples=["production"])]
-NOT_THERE = (errors.BadName, errors.ReservedNamespace, errors.ThingNotFound, errors.ThingDeleted)
 
 
 @router.get("", name="list")

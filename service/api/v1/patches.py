@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from service import errors
 from service.api.v1 import operations as operation_routes
 from service.api.v1 import views
-from service.api.v1.lines import changes, tagged
+from service.api.v1.lines import NOT_THERE, changes, tagged
 from service.db.tables.operations import Operation
 from service.db.tables.patches import Patch
 from service.http.deps import Config, DbSession, Limits, PatchPath, Publisher, Reader
@@ -32,7 +32,6 @@ from service.schemas.wire import DescribeLine, EditLine, Page, Withdraw
 router = APIRouter(prefix="/patches", tags=["patches"])
 
 NumberPath = Annotated[int, Path(ge=1, lt=2**31)]
-NOT_THERE = (errors.BadName, errors.ReservedNamespace, errors.ThingNotFound, errors.ThingDeleted)
 
 
 @router.get("", name="list", responses=answers(errors.BadName))

@@ -29,8 +29,6 @@ UNSENT = (
     errors.BuildUnderWay,
     errors.NoWorker,
     errors.QueueFull,
-    errors.BadRange,
-    errors.StoreUnavailable,
 )
 """What sending a file of a build may raise."""
 
