@@ -132,7 +132,8 @@ def _looks(client: Client, text: str) -> list[Callable[[], Found]]:
 
 
 def _line(line: Any) -> Found:
-    lines = [f"{line.full_name}  {line.head} versions  {line.license or 'no licence'}"]
+    count = f"{line.head} version{'' if line.head == 1 else 's'}"
+    lines = [f"{line.full_name}  {count}  {line.license or 'no licence'}"]
     if line.labels:
         lines.append(f"labels: {' '.join(line.labels)}")
     return line, [*lines, *(["", line.card] if line.card else [])]
@@ -145,7 +146,8 @@ def _model_version(version: ModelVersionView) -> Found:
 
 
 def _patch_version(version: PatchVersionView) -> Found:
-    made = [f"{role}: {getattr(version, role)}" for role in ("clean", "robust", "origin")]
+    lineage = {"clean": version.clean, "robust": version.robust, "origin": version.origin}
+    made = [f"{role}: {model}" for role, model in lineage.items() if model]
     withdrawn = [f"withdrawn: {version.withdrawn_reason}"] if version.withdrawn_at else []
     summary = [f"{name}: {value}" for name, value in version.summary.items() if name != "warnings"]
     warned = [f"warning: {said}" for said in version.summary.get("warnings", [])]
