@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -50,5 +50,14 @@ def test_numbers_keep_their_digits() -> None:
 def test_moments_are_told_in_utc() -> None:
     when = datetime(2026, 3, 1, 1, 30, tzinfo=timezone(timedelta(hours=2)))
 
-    assert drawing.moment(when) == "2026-02-28 23:30"
-    assert drawing.stamp(when.astimezone(UTC)) == "2026-02-28T23:30:00+00:00"
+    assert drawing.time(when) == ('<time datetime="2026-02-28T23:30:00Z">2026-02-28 23:30</time>')
+
+
+def test_labels_are_links_and_never_markup() -> None:
+    found = drawing.labels(["fog", "<b>&"], "/patches", "fog")
+
+    assert found == (
+        '<span class="labels"><a class="label" href="/patches?label=fog" aria-current="true">fog'
+        '</a><a class="label" href="/patches?label=%3Cb%3E%26">&lt;b&gt;&amp;</a></span>'
+    )
+    assert drawing.labels([], "/patches") == ""

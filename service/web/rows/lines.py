@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Text, cast, select, true
+from sqlalchemy import Select, Text, cast, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from service.db.tables.models import Model, ModelVersion
@@ -74,7 +75,24 @@ def reference(version: Any, model: Any) -> Any:
 
 def models(session: Session, search: Search) -> list[ModelRow]:
     """Some models by key."""
-    # A lateral join reads one index entry a line, however many versions a line has.
+    query = lines.matching(_models(), Model, words=search.words, label=search.label)
+    return [ModelRow(*row) for row in session.execute(_part(query, Model.key, search))]
+
+
+def patches(session: Session, search: Search) -> list[PatchRow]:
+    """Some patches by key."""
+    query = lines.matching(_patches(), Patch, words=search.words, label=search.label)
+    if search.base is not None:
+        query = query.where(Patch.id.in_(_extracted_on(search.base)))
+    return [PatchRow(*row) for row in session.execute(_part(query, Patch.key, search))]
+
+
+# A lateral join reads one index entry a line, however many versions a line has. Kept, since putting
+# such a query together takes as long as carrying it out.
+
+
+@cache
+def _models() -> Select[Any]:
     newest = (
         select(ModelVersion.number, ModelVersion.size_bytes, ModelVersion.created_at)
         .where(ModelVersion.model_id == Model.id, ModelVersion.deleted_at.is_(None))
@@ -82,25 +100,23 @@ def models(session: Session, search: Search) -> list[ModelRow]:
         .limit(1)
         .lateral("newest")
     )
-    query = (
+    return (
         select(Model.key, full_name(Model), Model.labels, Model.license, *newest.c)
         .select_from(Model)
         .outerjoin(newest, true())
     )
-    query = lines.matching(query, Model, words=search.words, label=search.label)
-    return [ModelRow(*row) for row in session.execute(_part(query, Model.key, search))]
 
 
-def patches(session: Session, search: Search) -> list[PatchRow]:
-    """Some patches by key."""
+@cache
+def _patches() -> Select[Any]:
     clean, model = aliased(ModelVersion), aliased(Model)
     newest = (
         select(
             PatchVersion.number,
             PatchVersion.size_bytes,
             PatchVersion.created_at,
-            PatchVersion.summary["base_bytes"].label("base_bytes"),
-            PatchVersion.summary["energy_kept"].label("energy_kept"),
+            PatchVersion.summary["base_bytes"].as_float().label("base_bytes"),
+            PatchVersion.summary["energy_kept"].as_float().label("energy_kept"),
             PatchVersion.clean_version_id,
         )
         .where(
@@ -113,7 +129,7 @@ def patches(session: Session, search: Search) -> list[PatchRow]:
         .lateral("newest")
     )
     shown = [column for column in newest.c if column.name != "clean_version_id"]
-    query = (
+    return (
         select(
             Patch.key,
             full_name(Patch),
@@ -127,10 +143,6 @@ def patches(session: Session, search: Search) -> list[PatchRow]:
         .outerjoin(clean, clean.id == newest.c.clean_version_id)
         .outerjoin(model, model.id == clean.model_id)
     )
-    query = lines.matching(query, Patch, words=search.words, label=search.label)
-    if search.base is not None:
-        query = query.where(Patch.id.in_(_extracted_on(search.base)))
-    return [PatchRow(*row) for row in session.execute(_part(query, Patch.key, search))]
 
 
 def _extracted_on(base: Name) -> Any:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import func, literal, select, union_all
+from sqlalchemy import Select, func, literal, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from service import errors
@@ -105,6 +106,26 @@ def shown(session: Session, patch: Patch, number: int | None) -> PatchVersionSho
 
     Raises `ThingNotFound` and `ThingDeleted` for a number.
     """
+    query = _with_lineage().where(PatchVersion.patch_id == patch.id).limit(1)
+    if number is None:
+        newest = PatchVersion.withdrawn_at.is_not(None), PatchVersion.number.desc()
+        query = query.where(PatchVersion.deleted_at.is_(None)).order_by(*newest)
+    else:
+        query = query.where(PatchVersion.number == number)
+    row = session.execute(query).one_or_none()
+    if row is None and number is not None:
+        raise errors.ThingNotFound("patch version", f"{patch.full_name}@{number}")
+    if row is None:
+        return None
+    found = PatchVersionShown(*row)
+    if found.deleted_at is not None:
+        raise errors.ThingDeleted("patch version", f"{patch.full_name}@{number}")
+    return found
+
+
+@cache
+def _with_lineage() -> Select[Any]:
+    """The columns of `PatchVersionShown`, with the models behind a version joined in."""
     models = [(aliased(ModelVersion), aliased(Model)) for _ in range(3)]
     query = select(
         PatchVersion.id,
@@ -131,22 +152,7 @@ def shown(session: Session, patch: Patch, number: int | None) -> PatchVersionSho
     for role, (version, model) in zip(roles, models, strict=True):
         query = query.outerjoin(version, version.id == role)
         query = query.outerjoin(model, model.id == version.model_id)
-    query = query.where(PatchVersion.patch_id == patch.id)
-    if number is None:
-        query = query.where(PatchVersion.deleted_at.is_(None)).order_by(
-            PatchVersion.withdrawn_at.is_not(None), PatchVersion.number.desc()
-        )
-    else:
-        query = query.where(PatchVersion.number == number)
-    row = session.execute(query.limit(1)).one_or_none()
-    if row is None and number is not None:
-        raise errors.ThingNotFound("patch version", f"{patch.full_name}@{number}")
-    if row is None:
-        return None
-    found = PatchVersionShown(*row)
-    if found.deleted_at is not None:
-        raise errors.ThingDeleted("patch version", f"{patch.full_name}@{number}")
-    return found
+    return query
 
 
 def uses(session: Session, model: Model) -> list[Use]:
@@ -158,14 +164,17 @@ def uses(session: Session, model: Model) -> list[Use]:
         "origin": PatchVersion.origin_version_id,
     }
     parts = [
-        select(literal(role).label("role"), full_name(Patch).label("patch"), func.max(number))
+        select(
+            literal(role).label("role"),
+            full_name(Patch).label("patch"),
+            func.max(PatchVersion.number),
+        )
         .join(Patch, Patch.id == PatchVersion.patch_id)
         .where(column.in_(own), PatchVersion.deleted_at.is_(None), Patch.deleted_at.is_(None))
         .group_by(Patch.namespace, Patch.name)
-        for number in (PatchVersion.number,)
         for role, column in roles.items()
     ]
-    query = union_all(*parts).order_by("role", "patch").limit(USES_SHOWN + 1)
+    query = union_all(*parts).order_by("role", "patch").limit(USES_SHOWN)
     return [Use(*row) for row in session.execute(query)]
 
 
