@@ -325,6 +325,18 @@ def upgrade() -> None:
         ["clean_version_id"],
         unique=False,
     )
+    op.create_index(
+        op.f("ix_patch_versions_robust_version_id"),
+        "patch_versions",
+        ["robust_version_id"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_patch_versions_origin_version_id"),
+        "patch_versions",
+        ["origin_version_id"],
+        unique=False,
+    )
     op.create_index(op.f("ix_patch_versions_digest"), "patch_versions", ["digest"], unique=False)
     op.create_table(
         "recipes",

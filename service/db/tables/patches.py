@@ -51,8 +51,12 @@ class PatchVersion(Table):
     clean_version_id: Mapped[int | None] = mapped_column(
         ForeignKey("model_versions.id"), index=True
     )
-    robust_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
-    origin_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    robust_version_id: Mapped[int | None] = mapped_column(
+        ForeignKey("model_versions.id"), index=True
+    )
+    origin_version_id: Mapped[int | None] = mapped_column(
+        ForeignKey("model_versions.id"), index=True
+    )
     clean_digest: Mapped[str | None] = mapped_column(index=True)
     """Version digest of the clean model, as the patch file names it."""
     summary: Mapped[dict[str, Any]] = mapped_column(JSONB)
