@@ -1,10 +1,9 @@
 """Carry a job out on a device: open what it names, compute, answer what was made."""
 
-import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -33,9 +32,10 @@ from service.compute.pairing import Trio
 from service.compute.sources import ModelFiles, PatchSource, WeightFile
 from service.compute.verify import verify_patch
 from service.layout import fit, patchfile
+from service.layout.disk import reader
 from service.layout.header import Read, read_header
 from service.layout.patchfile import PatchFile
-from service.names import Digest, parse_digest
+from service.names import Digest
 from service.tensors.selection import parse_layers, parse_projection, parse_quality
 
 OpenRead = Callable[[Digest], Read]
@@ -126,28 +126,14 @@ def _extract(
 
 def _read_patch(path: Path, size_bytes: int) -> PatchFile:
     with path.open("rb") as file:
-
-        def read(start: int, end: int) -> bytes:
-            file.seek(start)
-            return file.read(end - start)
-
-        return patchfile.read(read, size_bytes)
+        return patchfile.read(reader(file), size_bytes)
 
 
 def _signature(patch: PatchFile, summary: dict[str, Any]) -> MadeSignature:
-    tensors = [[t.path, t.name, list(t.shape), str(t.kind)] for t in patch.tensors]
-    return MadeSignature(tensors, summary, dict(_inputs(patch)))
-
-
-def _inputs(patch: PatchFile) -> Iterator[tuple[str, Digest]]:
-    """The digests among what a file says of its inputs, which may be anything."""
-    for side in ("clean", "robust", "origin"):
-        match patch.inputs.get(side):
-            case {"digest": str() as text}:
-                with contextlib.suppress(errors.BadDigest):
-                    yield side, parse_digest(text)
-            case _:
-                pass
+    tensors = [fit.Place.of(tensor).to_json() for tensor in patch.tensors]
+    stated = {side: patch.input_digest(side) for side in ("clean", "robust", "origin")}
+    inputs = {side: digest for side, digest in stated.items() if digest is not None}
+    return MadeSignature(tensors, summary, inputs)
 
 
 def _build(

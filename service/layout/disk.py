@@ -6,7 +6,7 @@ folder is synced after that.
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -120,6 +120,15 @@ def lock(path: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.close(descriptor)
+
+
+def reader(file: BinaryIO) -> Callable[[int, int], bytes]:
+    """Reads of byte ranges `[start, end)` of an open file; raise `BodyCutOff` if it ends before."""
+
+    def read(start: int, end: int) -> bytes:
+        return b"".join(read_chunks(file, start, end))
+
+    return read
 
 
 def read_chunks(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from service import errors
-from service.layout.disk import DISK, Disk, read_chunks
+from service.layout.disk import DISK, Disk, read_chunks, reader
 from service.layout.header import Header, read_header
 from service.layout.overlay import overlay_header
 from service.layout.sidecar import AppliedRecipe, Place, Sidecar
@@ -47,10 +47,7 @@ class Opened:
         self.file: BinaryIO = path.open("rb")
         self.path = path
         size = path.stat().st_size
-        self.header: Header = read_header(self._read, size, str(path))
-
-    def _read(self, start: int, end: int) -> bytes:
-        return b"".join(read_chunks(self.file, start, end))
+        self.header: Header = read_header(reader(self.file), size, str(path))
 
     def close(self) -> None:
         """Close it."""

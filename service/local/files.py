@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 from service import errors, names
 from service.compute.jobs import ModelInput, PatchInput, WeightInput
 from service.layout import patchfile
-from service.layout.disk import read_chunks
+from service.layout.disk import read_chunks, reader
 from service.layout.header import Read, read_header
 from service.layout.pieces import file_digest
 from service.names import Digest
@@ -133,12 +133,3 @@ def opened(files: Mapping[Digest, Path]) -> Iterator[Callable[[Digest], Read]]:
     finally:
         for handle in handles:
             handle.close()
-
-
-def reader(file: BinaryIO) -> Read:
-    """Reads of byte ranges of an open file."""
-
-    def read(start: int, end: int) -> bytes:
-        return b"".join(read_chunks(file, start, end))
-
-    return read

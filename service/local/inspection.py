@@ -5,9 +5,9 @@ from typing import Any
 
 from service import errors
 from service.layout import inplace, patchfile
+from service.layout.disk import reader
 from service.layout.header import Header, read_header
 from service.layout.patchfile import PatchFile
-from service.local.files import reader
 
 
 def inspect(path: Path) -> dict[str, Any]:

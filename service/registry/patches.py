@@ -11,7 +11,7 @@ from service import errors, queue
 from service.db.tables.models import Model, ModelVersion
 from service.db.tables.operations import Operation
 from service.db.tables.patches import Patch, PatchVersion
-from service.layout.codecs import Kind
+from service.layout.fit import Place
 from service.names import Digest, Name
 from service.registry import blobs, lines, operations
 from service.registry.access import Principal
@@ -35,21 +35,9 @@ class Signature:
     inputs: Mapping[str, Digest | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Needed:
-    """A tensor that a patch must find on a base."""
-
-    path: str
-    name: str
-    shape: tuple[int, ...]
-    kind: Kind
-
-
-def needs(version: PatchVersion) -> list[Needed]:
+def needs(version: PatchVersion) -> list[Place]:
     """What a patch must find on a base."""
-    return [
-        Needed(path, name, tuple(shape), Kind(kind)) for path, name, shape, kind in version.tensors
-    ]
+    return [Place.from_json(row) for row in version.tensors]
 
 
 def publish(
