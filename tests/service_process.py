@@ -19,7 +19,7 @@ START_S: Final = 120.0
 END_S: Final = 30.0
 _QUICK: Final = {
     "PATCHBAY_HEARTBEAT_S": "1",
-    "PATCHBAY_STALLED_AFTER_S": "3",
+    "PATCHBAY_STALLED_AFTER_S": "6",
     "PATCHBAY_DEVICE": "cpu",
     "PATCHBAY_DISK_RESERVE_BYTES": "0",
 }

@@ -213,7 +213,7 @@ def test_an_s3_store_that_is_gone_for_a_while(whole: Bench, seaweed: Seaweed) ->
     _unavailable(pulled, "store-unavailable")
     _unavailable(stored, "store-unavailable")
     refused(ready, 503, "not-ready", "store")
-    assert (listed.status_code, asked.status_code) == (200, 202)
+    assert (listed.status_code, asked.status_code) == (200, 202), asked.text
     assert whole.client.head(f"/v1/blobs/{blob}").status_code == 404
     _well(whole, "main+fog=1")
     assert whole.ended(asked)["state"] == "succeeded"

@@ -90,10 +90,14 @@ def test_a_database_that_is_killed_alone_comes_back_without_a_restart(own: Servi
     assert own.processes[0].pid == pid
 
 
-def test_a_worker_that_is_killed_alone_comes_back_and_its_job_is_finished(
+def test_a_worker_that_is_killed_alone_is_followed_by_one_that_makes_the_same_bytes(
     own: ServiceProcess,
 ) -> None:
     bench = Bench(own.client, own.home / "blobs")
+    bench.pair()
+    first = bench.weights("main+fog=0.5")
+    build = first.headers["x-patchbay-recipe"].removeprefix("sha256:")
+    assert bench.client.delete(f"/v1/builds/{build}").status_code == 204
     _big_pair(bench)
     address = bench.extract("big", "big", "bigger").headers["location"]
     while bench.get(address)["state"] != "running":
@@ -106,6 +110,8 @@ def test_a_worker_that_is_killed_alone_comes_back_and_its_job_is_finished(
     assert [v["number"] for v in bench.get(f"{bench.of('patches', 'big')}/versions")["items"]] == [
         1
     ]
+    again = bench.weights("main+fog=0.5")
+    assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
 
 
 def test_a_second_service_on_one_home_is_refused(own: ServiceProcess) -> None:
