@@ -265,6 +265,8 @@ def _index(read: Read, header: Header) -> dict[str, Any]:
         raise _BadIndex("its index is cut off or has bytes behind its end")
     if text.count(b"[") + text.count(b"{") > 2 * MAX_TENSORS:  # small lists take most memory
         raise _BadIndex(f"its index holds more than {MAX_TENSORS} tensors")
+    if rb"\u0000" in text:  # Postgres keeps no such text, so the file could not be published
+        raise _BadIndex("its index holds a NUL character")
     try:
         return json_object(text)
     except BadJson as error:
