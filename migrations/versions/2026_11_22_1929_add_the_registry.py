@@ -382,6 +382,12 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("recipe_digest", name=op.f("pk_builds")),
     )
+    op.create_index(
+        "ix_builds_created_at_recipe_digest",
+        "builds",
+        ["created_at", "recipe_digest"],
+        unique=False,
+    )
     op.create_table(
         "channel_moves",
         sa.Column("channel_id", sa.BigInteger(), nullable=False),

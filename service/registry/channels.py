@@ -181,11 +181,15 @@ def delete(session: Session, name: Name, *, seen: Seen) -> None:
 
 
 def entered_of(resolved: Resolved) -> list[Entry]:
-    """A resolved recipe's patches as entered, each pinned to its version."""
-    return [
-        Entry(part.version.patch.full_name, part.version.number, part.scale)
-        for part in resolved.entered
-    ]
+    """A resolved recipe's patches as entered, each pinned to its version.
+
+    One entered twice is listed once, at the sum: a change names an entry by its patch.
+    """
+    entries: dict[tuple[str, int], Decimal] = {}
+    for part in resolved.entered:
+        key = (part.version.patch.full_name, part.version.number)
+        entries[key] = entries.get(key, Decimal(0)) + part.scale
+    return [Entry(patch, version, scale) for (patch, version), scale in entries.items()]
 
 
 def _row(session: Session, name: Name, *, lock: bool) -> Channel | None:

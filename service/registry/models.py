@@ -152,6 +152,8 @@ def resolve(session: Session, reference: Reference) -> ModelVersion:
     if number is None:
         model = lines.find(session, Model, reference.name)
         number = aliases.require(session, model, revision).version_number
+        if not number:  # all that it named was deleted
+            raise errors.ThingNotFound("version", f"{reference}: the alias names no version")
     return version(session, reference.name, number)
 
 

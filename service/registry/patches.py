@@ -116,7 +116,7 @@ def resolve(session: Session, name: Name, number: int | None) -> PatchVersion:
         query = query.where(PatchVersion.number == number)
     found = session.scalar(query.limit(1))
     if found is None:
-        what = f"{name}@{number}" if number else f"{name}: nothing published yet"
+        what = f"{name}@{number}" if number else f"{name}: no version that is not withdrawn"
         raise errors.ThingNotFound("patch version", what)
     if found.deleted_at is not None:
         raise errors.ThingDeleted("patch version", f"{name}@{number}")

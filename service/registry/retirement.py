@@ -63,6 +63,8 @@ def delete_model(session: Session, name: Name, *, by: Principal) -> None:
     )
     for version in session.scalars(living.order_by(ModelVersion.number.desc())).all():
         delete_model_version(session, version, by=by)
+    for alias in session.scalars(select(Alias).where(Alias.model_id == model.id)):
+        alias.follows = alias.key == aliases.MAIN  # should the model begin anew
     model.deleted_at = func.now()
     session.flush()
 

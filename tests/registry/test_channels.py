@@ -74,6 +74,16 @@ def test_a_patch_is_listed_once(session: Session) -> None:
         )
 
 
+def test_a_patch_entered_twice_is_listed_once_at_the_sum(session: Session) -> None:
+    twice = "vision/net@main+fog=0.3+fog=0.4"
+
+    move, _ = channels.point(
+        session, STABLE, twice, require="same_architecture", seen="nothing", by=OWNER
+    )
+
+    assert entered(move) == {"vision/fog": "0.7"}
+
+
 def test_a_patch_that_is_not_listed_is_neither_rescaled_nor_dropped(session: Session) -> None:
     point(session, "nothing")
 

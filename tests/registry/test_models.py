@@ -192,3 +192,16 @@ def test_words_and_labels_find_models_and_wildcards_are_plain_text(session: Sess
     assert found("vision cnn") == ["vision/fog-net"]
     assert found("b_c") == ["a/b_c"]
     assert found("%") == []
+
+
+def test_only_main_follows_when_a_deleted_model_begins_anew(session: Session) -> None:
+    publish_model(session)
+    model = lines.find(session, Model, NET, lock=True)
+    aliases.point(session, model, "production", 1, seen="nothing", by=OWNER)
+    retirement.delete_model(session, NET, by=OWNER)
+
+    publish_model(session, content="anew")
+
+    assert models.resolve(session, model_reference("vision/net")).number == 2
+    with pytest.raises(errors.ThingNotFound, match="names no version"):
+        models.resolve(session, model_reference("vision/net@production"))

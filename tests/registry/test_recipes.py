@@ -144,7 +144,7 @@ def test_a_deleted_patch_version_is_gone(session: Session) -> None:
 
     with pytest.raises(errors.ThingDeleted):
         resolve(session, "vision/net@main+fog~1=1")
-    with pytest.raises(errors.ThingNotFound, match="nothing published"):
+    with pytest.raises(errors.ThingNotFound, match="no version that is not withdrawn"):
         resolve(session, "vision/net@main+fog=1")
 
 

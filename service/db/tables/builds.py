@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ForeignKey, LargeBinary
+from sqlalchemy import ForeignKey, Index, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from service.db.declarative import Now, Table
@@ -18,6 +18,7 @@ class Build(Table):
     """A recipe that is being, or has been, carried out."""
 
     __tablename__ = "builds"
+    __table_args__ = (Index("ix_builds_created_at_recipe_digest", "created_at", "recipe_digest"),)
 
     recipe_digest: Mapped[str] = mapped_column(ForeignKey("recipes.digest"), primary_key=True)
     state: Mapped[str]
