@@ -134,13 +134,17 @@ _Namespace = Annotated[str, Path(description="Namespace.", examples=["vision"])]
 _Digest = Annotated[str, Path(examples=["sha256:" + "0" * 64])]
 
 
-async def _model(
+async def model_in_path(
     namespace: _Namespace, name: Annotated[str, Path(examples=["resnet50"])]
 ) -> names.Name:
+    """The model that an address names; raises `BadName` and `ReservedNamespace`."""
     return names.model_name(f"{namespace}/{name}")
 
 
-async def _patch(namespace: _Namespace, name: Annotated[str, Path(examples=["fog"])]) -> names.Name:
+async def patch_in_path(
+    namespace: _Namespace, name: Annotated[str, Path(examples=["fog"])]
+) -> names.Name:
+    """The patch that an address names; raises `BadName` and `ReservedNamespace`."""
     return names.patch_name(f"{namespace}/{name}")
 
 
@@ -154,7 +158,7 @@ async def _digest(digest: _Digest) -> names.Digest:
     return names.parse_digest(digest)
 
 
-ModelPath = Annotated[names.Name, Depends(_model)]
-PatchPath = Annotated[names.Name, Depends(_patch)]
+ModelPath = Annotated[names.Name, Depends(model_in_path)]
+PatchPath = Annotated[names.Name, Depends(patch_in_path)]
 ChannelPath = Annotated[names.Name, Depends(_channel)]
 DigestPath = Annotated[names.Digest, Depends(_digest)]

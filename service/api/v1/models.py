@@ -6,11 +6,20 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from service import errors
 from service.api.v1 import views
-from service.api.v1.lines import NOT_THERE, changes, tagged
+from service.api.v1.lines import NOT_THERE, add_routes
 from service.db.tables.models import Model, ModelVersion
 from service.http import conditional
 from service.http.conditional import SeenMove
-from service.http.deps import Config, DbSession, ModelPath, Mover, Parts, Publisher, Reader
+from service.http.deps import (
+    Config,
+    DbSession,
+    ModelPath,
+    Mover,
+    Parts,
+    Publisher,
+    Reader,
+    model_in_path,
+)
 from service.http.downloads import download
 from service.http.paging import Pages
 from service.http.problems import answers
@@ -30,7 +39,7 @@ from service.schemas.models import (
     TensorView,
 )
 from service.schemas.operations import Scope
-from service.schemas.wire import DescribeLine, EditLine, Page, Withdraw
+from service.schemas.wire import Page, Withdraw
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -58,62 +67,13 @@ def listed(
     return paging.page(rows, key=lambda row: row.key, view=ModelView.model_validate)
 
 
-@router.put(
-    "/{namespace}/{name}",
-    name="describe",
-    status_code=201,
-    response_model=ModelView,
-    responses={
-        200: {"description": "It was there before.", "model": ModelView},
-        **answers(errors.BadName, errors.ReservedNamespace),
-    },
+add_routes(
+    router,
+    Model,
+    ModelView,
+    model_in_path,
+    lambda session, name, caller: retirement.delete_model(session, name, by=caller),
 )
-def describe(
-    name: ModelPath, body: DescribeLine, session: DbSession, caller: Publisher, response: Response
-) -> Model:
-    """Make a model, or replace what is said of it."""
-    caller.require(Scope.PUBLISH, name.namespace)
-    model, new = lines.describe(session, Model, name, **body.model_dump(), by=caller)
-    response.status_code = 201 if new else 200
-    response.headers["Location"] = f"/v1/models/{model.full_name}"
-    tagged(response, model)
-    return model
-
-
-@router.get(
-    "/{namespace}/{name}", name="read", response_model=ModelView, responses=answers(*NOT_THERE)
-)
-def read(name: ModelPath, session: DbSession, caller: Reader, response: Response) -> Model:
-    """Read what is said of a model."""
-    model = lines.find(session, Model, name)
-    tagged(response, model)
-    return model
-
-
-@router.patch(
-    "/{namespace}/{name}", name="edit", response_model=ModelView, responses=answers(*NOT_THERE)
-)
-def edit(
-    name: ModelPath, body: EditLine, session: DbSession, caller: Publisher, response: Response
-) -> Model:
-    """Change some of what is said of a model."""
-    caller.require(Scope.PUBLISH, name.namespace)
-    model = lines.find(session, Model, name, lock=True)
-    lines.edit(session, model, **changes(body))
-    tagged(response, model)
-    return model
-
-
-@router.delete(
-    "/{namespace}/{name}",
-    name="delete",
-    status_code=204,
-    responses=answers(*NOT_THERE, errors.StillNeeded),
-)
-def delete(name: ModelPath, session: DbSession, caller: Publisher) -> None:
-    """Delete a model with all its versions; refused while something needs one of them."""
-    caller.require(Scope.PUBLISH, name.namespace)
-    retirement.delete_model(session, name, by=caller)
 
 
 # ── versions ─────────────────────────────────────────────────────────────────────────────────

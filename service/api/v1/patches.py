@@ -8,10 +8,10 @@ from fastapi.responses import JSONResponse
 from service import errors
 from service.api.v1 import operations as operation_routes
 from service.api.v1 import views
-from service.api.v1.lines import NOT_THERE, changes, tagged
+from service.api.v1.lines import NOT_THERE, add_routes
 from service.db.tables.operations import Operation
 from service.db.tables.patches import Patch
-from service.http.deps import Config, DbSession, Limits, PatchPath, Publisher, Reader
+from service.http.deps import Config, DbSession, Limits, PatchPath, Publisher, Reader, patch_in_path
 from service.http.downloads import download
 from service.http.paging import Pages
 from service.http.problems import answers
@@ -19,7 +19,7 @@ from service.http.sender import PlanResponse
 from service.layout import patchfile
 from service.layout.splice import plan_plain
 from service.names import Digest, model_name
-from service.registry import blobs, extractions, lines, operations, patches, retirement
+from service.registry import blobs, extractions, operations, patches, retirement
 from service.schemas.operations import OperationView, Scope
 from service.schemas.patches import (
     PatchVersionView,
@@ -27,7 +27,7 @@ from service.schemas.patches import (
     PublishPatchVersion,
     RequestExtraction,
 )
-from service.schemas.wire import DescribeLine, EditLine, Page, Withdraw
+from service.schemas.wire import Page, Withdraw
 
 router = APIRouter(prefix="/patches", tags=["patches"])
 
@@ -57,62 +57,13 @@ def listed(
     return paging.page(rows, key=lambda row: row.key, view=PatchView.model_validate)
 
 
-@router.put(
-    "/{namespace}/{name}",
-    name="describe",
-    status_code=201,
-    response_model=PatchView,
-    responses={
-        200: {"description": "It was there before.", "model": PatchView},
-        **answers(errors.BadName, errors.ReservedNamespace),
-    },
+add_routes(
+    router,
+    Patch,
+    PatchView,
+    patch_in_path,
+    lambda session, name, _caller: retirement.delete_patch(session, name),
 )
-def describe(
-    name: PatchPath, body: DescribeLine, session: DbSession, caller: Publisher, response: Response
-) -> Patch:
-    """Make a patch, or replace what is said of it."""
-    caller.require(Scope.PUBLISH, name.namespace)
-    patch, new = lines.describe(session, Patch, name, **body.model_dump(), by=caller)
-    response.status_code = 201 if new else 200
-    response.headers["Location"] = f"/v1/patches/{patch.full_name}"
-    tagged(response, patch)
-    return patch
-
-
-@router.get(
-    "/{namespace}/{name}", name="read", response_model=PatchView, responses=answers(*NOT_THERE)
-)
-def read(name: PatchPath, session: DbSession, caller: Reader, response: Response) -> Patch:
-    """Read what is said of a patch."""
-    patch = lines.find(session, Patch, name)
-    tagged(response, patch)
-    return patch
-
-
-@router.patch(
-    "/{namespace}/{name}", name="edit", response_model=PatchView, responses=answers(*NOT_THERE)
-)
-def edit(
-    name: PatchPath, body: EditLine, session: DbSession, caller: Publisher, response: Response
-) -> Patch:
-    """Change some of what is said of a patch."""
-    caller.require(Scope.PUBLISH, name.namespace)
-    patch = lines.find(session, Patch, name, lock=True)
-    lines.edit(session, patch, **changes(body))
-    tagged(response, patch)
-    return patch
-
-
-@router.delete(
-    "/{namespace}/{name}",
-    name="delete",
-    status_code=204,
-    responses=answers(*NOT_THERE, errors.StillNeeded),
-)
-def delete(name: PatchPath, session: DbSession, caller: Publisher) -> None:
-    """Delete a patch with all its versions; refused while something needs one of them."""
-    caller.require(Scope.PUBLISH, name.namespace)
-    retirement.delete_patch(session, name)
 
 
 # ── making versions ──────────────────────────────────────────────────────────────────────────
