@@ -1,61 +1,30 @@
 """Base models, their versions and files, and their aliases."""
 
-from datetime import datetime
-
-from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from service.db.declarative import Key, Now, Table
+from service.db.tables.lines import LineColumns, VersionColumns
 
 
-class Model(Table):
+class Model(LineColumns, Table):
     """A named line of base weights."""
 
     __tablename__ = "models"
 
-    id: Mapped[Key]
-    namespace: Mapped[str]
-    name: Mapped[str]
-    key: Mapped[str] = mapped_column(unique=True)
-    """Lower-case `namespace/name`: unique without regard to case."""
-    card: Mapped[str]
-    license: Mapped[str | None]
-    labels: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    revision: Mapped[int] = mapped_column(default=1)
-    """Counts edits of the row; its ETag."""
-    head: Mapped[int] = mapped_column(default=0)
-    """The highest version number ever given; numbers are never reused."""
-    created_by: Mapped[str]
-    created_at: Mapped[Now]
-    updated_at: Mapped[Now]
-    deleted_at: Mapped[datetime | None]
 
-    @property
-    def full_name(self) -> str:
-        """`namespace/name`."""
-        return f"{self.namespace}/{self.name}"
-
-
-class ModelVersion(Table):
+class ModelVersion(VersionColumns, Table):
     """An immutable published state of a model."""
 
     __tablename__ = "model_versions"
     __table_args__ = (UniqueConstraint("model_id", "number"),)
 
-    id: Mapped[Key]
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
-    number: Mapped[int]
     weights_digest: Mapped[str] = mapped_column(index=True)
     """The version digest: over the weight files alone."""
     files_digest: Mapped[str]
     """Over all files: publishing the same files again finds this version."""
     size_bytes: Mapped[int]
-    created_by: Mapped[str]
-    created_at: Mapped[Now]
-    withdrawn_at: Mapped[datetime | None]
-    withdrawn_reason: Mapped[str | None]
-    deleted_at: Mapped[datetime | None]
 
     model: Mapped[Model] = relationship(lazy="joined", innerjoin=True)
     files: Mapped[list["ModelFile"]] = relationship(

@@ -1,50 +1,29 @@
 """Patches, their versions, and what the signature of a patch file holds."""
 
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Text, UniqueConstraint
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import ForeignKey, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from service.db.declarative import Key, Now, Table
+from service.db.declarative import Table
+from service.db.tables.lines import LineColumns, VersionColumns
 from service.db.tables.models import ModelVersion
 
 
-class Patch(Table):
+class Patch(LineColumns, Table):
     """A named line of signatures."""
 
     __tablename__ = "patches"
 
-    id: Mapped[Key]
-    namespace: Mapped[str]
-    name: Mapped[str]
-    key: Mapped[str] = mapped_column(unique=True)
-    card: Mapped[str]
-    license: Mapped[str | None]
-    labels: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    revision: Mapped[int] = mapped_column(default=1)
-    head: Mapped[int] = mapped_column(default=0)
-    created_by: Mapped[str]
-    created_at: Mapped[Now]
-    updated_at: Mapped[Now]
-    deleted_at: Mapped[datetime | None]
 
-    @property
-    def full_name(self) -> str:
-        """`namespace/name`."""
-        return f"{self.namespace}/{self.name}"
-
-
-class PatchVersion(Table):
+class PatchVersion(VersionColumns, Table):
     """An immutable published state of a patch."""
 
     __tablename__ = "patch_versions"
     __table_args__ = (UniqueConstraint("patch_id", "number"),)
 
-    id: Mapped[Key]
     patch_id: Mapped[int] = mapped_column(ForeignKey("patches.id"))
-    number: Mapped[int]
     digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), index=True)
     size_bytes: Mapped[int]
     profile_digest: Mapped[str | None] = mapped_column(ForeignKey("blobs.digest"))
@@ -65,11 +44,6 @@ class PatchVersion(Table):
     """What the patch needs of a base: [path, name, shape, kind] each. Up to megabytes, and read
     only where a recipe is made for the first time."""
     operation_id: Mapped[str | None]
-    created_by: Mapped[str]
-    created_at: Mapped[Now]
-    withdrawn_at: Mapped[datetime | None]
-    withdrawn_reason: Mapped[str | None]
-    deleted_at: Mapped[datetime | None]
 
     patch: Mapped[Patch] = relationship(lazy="joined", innerjoin=True)
     clean: Mapped[ModelVersion | None] = relationship(foreign_keys=[clean_version_id])
