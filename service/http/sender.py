@@ -145,6 +145,10 @@ class PlanResponse(Response):
             # All of them before the first byte: what is missing now is a 404 and no broken
             # download, and what is deleted from now on stays readable.
             readers = await self._open(stack, segments)
+            chunk_bytes = max((reader.chunk_bytes for reader in readers.values()), default=MIB)
+            batches = _batches(segments, chunk_bytes)
+            # Likewise the first bytes: a store that cannot read now is a 503, no broken download.
+            first = await self._read(next(batches), readers)
             failure: Exception | None = None
             async with anyio.create_task_group() as group:
 
@@ -156,7 +160,7 @@ class PlanResponse(Response):
                 group.start_soon(leave_with_the_client)
                 try:
                     await self._send_head(send)
-                    await self._send_body(segments, readers, send)
+                    await self._send_body(first, batches, readers, part.size_bytes, send)
                 except Exception as error:  # noqa: BLE001  # out of the task group as it is
                     failure = error
                 group.cancel_scope.cancel()
@@ -171,18 +175,32 @@ class PlanResponse(Response):
 
         return await to_thread.run_sync(opened, limiter=self._parts.transfers)
 
-    async def _send_body(self, segments: list[Segment], readers: Readers, send: Send) -> None:
-        """The one place that moves bytes; `readers` have descriptors for a zero-copy way beside."""
-        chunk_bytes = max((reader.chunk_bytes for reader in readers.values()), default=MIB)
-        left = sum(segment.size_bytes for segment in segments)
-        for batch in _batches(segments, chunk_bytes):
-            content = await to_thread.run_sync(_read, batch, readers, limiter=self._parts.transfers)
+    async def _read(self, batch: list[Segment], readers: Readers) -> bytes:
+        return await to_thread.run_sync(_read, batch, readers, limiter=self._parts.transfers)
+
+    async def _send_body(
+        self,
+        content: bytes,
+        batches: Iterator[list[Segment]],
+        readers: Readers,
+        left: int,
+        send: Send,
+    ) -> None:
+        """Send `content`, then the batches behind it: `left` bytes in all.
+
+        The one place that moves bytes; `readers` have descriptors for a zero-copy way beside.
+        """
+        while True:
             for at in range(0, len(content), MIB):
                 chunk = content if len(content) <= MIB else content[at : at + MIB]
                 left -= len(chunk)
                 with anyio.fail_after(self._stalled_after_s):
                     await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
                 observability.sent_bytes.inc(len(chunk))
+            batch = next(batches, None)
+            if batch is None:
+                return
+            content = await self._read(batch, readers)
 
 
 def _batches(segments: list[Segment], chunk_bytes: int) -> Iterator[list[Segment]]:
