@@ -16,6 +16,7 @@ from service.db.tables.builds import BUILDING, EXPIRED, READY, Build, BuildFile
 from service.db.tables.models import ModelFile, ModelVersion
 from service.db.tables.operations import Operation
 from service.db.tables.patches import PatchVersion
+from service.db.tables.recipes import Recipe
 from service.layout.header import Header, parse
 from service.layout.splice import Plan, plan_patched, plan_plain, plan_undo
 from service.names import Digest, parse_digest
@@ -193,7 +194,7 @@ def expire(session: Session, build: Build) -> None:
     session.refresh(build, ["state"], with_for_update=True)  # another may begin it anew just now
     if build.state != READY:
         raise errors.BuildNotReady(hex_of(build.recipe_digest))
-    followed = channels.pointing_at(session, build.recipe_digest)
+    followed = channels.pointing_at(session, Recipe.digest == build.recipe_digest)
     if followed:
         raise errors.StillNeeded("build", hex_of(build.recipe_digest), followed, [])
     build.state = EXPIRED

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from service import errors
-from service.db.tables.channels import Channel, ChannelMove
+from service.db.tables.channels import AT_HEAD, Channel, ChannelMove
+from service.db.tables.recipes import Recipe
 from service.names import Digest, Name, scale_text
 from service.registry import events, moves, recipes
 from service.registry.access import Principal
@@ -59,12 +60,7 @@ def listed(
 ) -> Sequence[tuple[Channel, ChannelMove]]:
     """Some living channels by key with their last moves, behind key `after`."""
     query = (
-        select(Channel, ChannelMove)
-        .join(
-            ChannelMove,
-            (ChannelMove.channel_id == Channel.id) & (ChannelMove.number == Channel.head),
-        )
-        .where(Channel.deleted_at.is_(None))
+        select(Channel, ChannelMove).join(ChannelMove, AT_HEAD).where(Channel.deleted_at.is_(None))
     )
     if after is not None:
         query = query.where(Channel.key > after)
@@ -82,17 +78,18 @@ def history(
     return session.scalars(query.order_by(ChannelMove.number.desc()).limit(limit)).all()
 
 
-def pointing_at(session: Session, recipe: str) -> list[str]:
-    """The living channels whose last move set this recipe."""
+def pointing_at(
+    session: Session, which: ColumnElement[bool], *, limit: int | None = None
+) -> list[str]:
+    """The living channels whose last move set a recipe that meets a condition, by key."""
     query = (
         select(Channel)
-        .join(
-            ChannelMove,
-            (ChannelMove.channel_id == Channel.id) & (ChannelMove.number == Channel.head),
-        )
-        .where(Channel.deleted_at.is_(None), ChannelMove.recipe_digest == recipe)
+        .join(ChannelMove, AT_HEAD)
+        .join(Recipe, Recipe.digest == ChannelMove.recipe_digest)
+        .where(Channel.deleted_at.is_(None), which)
     )
-    return [channel.full_name for channel in session.scalars(query.order_by(Channel.key))]
+    rows = session.scalars(query.order_by(Channel.key).limit(limit))
+    return [channel.full_name for channel in rows]
 
 
 # ── moves ────────────────────────────────────────────────────────────────────────────────────

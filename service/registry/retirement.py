@@ -11,12 +11,11 @@ from sqlalchemy.orm import Session
 
 from service import errors
 from service.db.tables.builds import EXPIRED, Build
-from service.db.tables.channels import Channel, ChannelMove
 from service.db.tables.models import Alias, Model, ModelVersion
 from service.db.tables.patches import Patch, PatchVersion
 from service.db.tables.recipes import Recipe, RecipePatch
 from service.names import Name
-from service.registry import aliases, lines
+from service.registry import aliases, channels, lines
 from service.registry.access import Principal
 
 SHOWN: Final = 10
@@ -89,17 +88,7 @@ def _wait_for_users(
 
 
 def _check_unneeded(session: Session, kind: str, reference: str, uses: ColumnElement[bool]) -> None:
-    channels = session.scalars(
-        select(Channel.namespace + "/" + Channel.name)
-        .join(
-            ChannelMove,
-            (ChannelMove.channel_id == Channel.id) & (ChannelMove.number == Channel.head),
-        )
-        .join(Recipe, Recipe.digest == ChannelMove.recipe_digest)
-        .where(Channel.deleted_at.is_(None), uses)
-        .order_by(Channel.key)
-        .limit(SHOWN)
-    ).all()
+    followers = channels.pointing_at(session, uses, limit=SHOWN)
     built = session.scalars(
         select(Recipe.digest)
         .join(Build, Build.recipe_digest == Recipe.digest)
@@ -107,8 +96,8 @@ def _check_unneeded(session: Session, kind: str, reference: str, uses: ColumnEle
         .order_by(Recipe.digest)
         .limit(SHOWN)
     ).all()
-    if channels or built:
-        raise errors.StillNeeded(kind, reference, list(channels), list(built))
+    if followers or built:
+        raise errors.StillNeeded(kind, reference, followers, list(built))
 
 
 def _leave_aliases(session: Session, version: ModelVersion, by: Principal) -> None:

@@ -40,10 +40,7 @@ BuildPath = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="Recipe d
 def request(body: RequestBuild, session: DbSession, parts: Config, caller: Reader) -> Response:
     """Ask for a recipe to be carried out: 200 with the build if it is ready, else 202."""
     resolved = recipes.resolve(session, body.recipe, require=body.require)
-    if caller.is_anonymous and not parts.anonymous_build and resolved.parts:
-        build, operation = builds.ready(session, resolved.canonical.digest), None
-    else:
-        build, operation = builds.request(session, resolved, by=caller, limits=parts.limits)
+    build, operation = serving.ask(session, parts, resolved, caller)
     if operation is not None:
         session.refresh(operation)
         return operation_routes.accepted(operation)

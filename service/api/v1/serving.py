@@ -10,6 +10,8 @@ from starlette.concurrency import run_in_threadpool
 from service import errors
 from service.api.v1 import operations as operation_routes
 from service.api.v1.recipes import UNRESOLVED
+from service.db.tables.builds import Build
+from service.db.tables.operations import Operation
 from service.http.deps import Parts
 from service.http.sender import PlanResponse
 from service.names import Digest
@@ -59,11 +61,20 @@ def _requested(
     parts: Parts, resolve: Callable[[Session], Resolved], caller: Principal
 ) -> tuple[Digest, str | None]:
     with parts.sessions.begin() as session:
-        resolved = resolve(session)
-        if caller.is_anonymous and not parts.anonymous_build and resolved.parts:
-            return Digest(builds.ready(session, resolved.canonical.digest).recipe_digest), None
-        build, operation = builds.request(session, resolved, by=caller, limits=parts.limits)
+        build, operation = ask(session, parts, resolve(session), caller)
         return Digest(build.recipe_digest), operation.id if operation else None
+
+
+def ask(
+    session: Session, parts: Parts, resolved: Resolved, caller: Principal
+) -> tuple[Build, Operation | None]:
+    """Ask for a build; who may not start one gets those that are ready.
+
+    Raises `BuildNotReady`, `NoWorker`, `QueueFull`.
+    """
+    if caller.is_anonymous and not parts.anonymous_build and resolved.parts:
+        return builds.ready(session, resolved.canonical.digest), None
+    return builds.request(session, resolved, by=caller, limits=parts.limits)
 
 
 def planned(parts: Parts, recipe: Digest, part: Part, path: str | None) -> FilePlan:

@@ -1,7 +1,7 @@
 """Channels: mutable names of recipes, and every move they made."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ForeignKey
 from sqlalchemy.dialects.postgresql import JSONB
@@ -50,3 +50,7 @@ class ChannelMove(Table):
     moved_at: Mapped[Now]
 
     recipe: Mapped[Recipe] = relationship(lazy="joined", innerjoin=True)
+
+
+AT_HEAD: Final = (ChannelMove.channel_id == Channel.id) & (ChannelMove.number == Channel.head)
+"""Joins a channel with its last move."""

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from service.db.tables.builds import Build
-from service.db.tables.channels import Channel, ChannelMove
+from service.db.tables.channels import AT_HEAD, Channel, ChannelMove
 from service.db.tables.models import Model, ModelVersion
 from service.db.tables.recipes import Recipe, RecipePatch
 
@@ -103,7 +103,7 @@ def target(session: Session, recipe_digest: str) -> Target:
 
 def _pointing() -> Any:
     return select(Channel.key, Channel.namespace + "/" + Channel.name, *_MOVE).join(
-        ChannelMove, (ChannelMove.channel_id == Channel.id) & (ChannelMove.number == Channel.head)
+        ChannelMove, AT_HEAD
     )
 
 
