@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.client import paths
+from service.client import lines, paths
 from service.client.blobs import Blobs
 from service.client.conditions import Seen, conditions
 from service.client.downloads import Downloaded, Progress, fetch, silent
-from service.client.problem import ServiceProblem
 from service.client.transport import Transport, read
 from service.names import Digest
 from service.schemas.models import (
@@ -58,14 +57,7 @@ class Models:
 
     def ensure(self, name: str, about: EditLine) -> ModelView:
         """Make the model if there is none; else change only what `about` says."""
-        said = about.model_dump(exclude_unset=True)
-        try:
-            view = self.get(name)
-        except ServiceProblem as problem:
-            if problem.status != 404:  # noqa: PLR2004
-                raise
-            return self.put(name, DescribeLine(**said))
-        return self.edit(name, about) if said else view
+        return lines.ensure(self, name, about)
 
     def publish(
         self, name: str, files: Mapping[str, Path], *, progress: FileProgress = quiet

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.client import paths
+from service.client import lines, paths
 from service.client.blobs import Blobs
 from service.client.downloads import Downloaded, Progress, fetch, silent
 from service.client.models import FileProgress, quiet
-from service.client.problem import ServiceProblem
 from service.client.transport import Transport, read
 from service.names import Digest
 from service.schemas.operations import OperationView
@@ -52,14 +51,7 @@ class Patches:
 
     def ensure(self, name: str, about: EditLine) -> PatchView:
         """Make the patch if there is none; else change only what `about` says."""
-        said = about.model_dump(exclude_unset=True)
-        try:
-            view = self.get(name)
-        except ServiceProblem as problem:
-            if problem.status != 404:  # noqa: PLR2004
-                raise
-            return self.put(name, DescribeLine(**said))
-        return self.edit(name, about) if said else view
+        return lines.ensure(self, name, about)
 
     def publish(
         self,
