@@ -27,6 +27,11 @@ test-browser: $(STAMP)
 test-images: $(STAMP)
 	$(BIN)/pytest -m images $(ARGS)
 
+# One command a benchmark: `make bench-pull`, `make bench-paper ARGS=--quick`.
+bench-%: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmarks]'
+	$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -19,7 +19,7 @@ from service.compute.jobs import MadeFile
 from service.db.tables.operations import Operation
 from service.registry import operations
 from service.worker.device import Crashed, DeviceProcess, Done, Failed, ProcessDied, Progress
-from service.worker.kinds import Kind, Made
+from service.worker.kinds.kind import Kind, Made
 
 LOOK_EVERY_S: Final = 0.2
 REPORT_EVERY_S: Final = 0.5

@@ -25,7 +25,8 @@ from service.registry import operations
 from service.worker import fenced, scratch, tasks
 from service.worker.attempt import DATABASE_LOST
 from service.worker.device import CARRIER, DeviceProcess, StoreAddress
-from service.worker.kinds import KINDS, Kind
+from service.worker.kinds.kind import Kind
+from service.worker.kinds.table import KINDS
 
 POLL_EVERY_S: Final = 2.0
 """How often a queue is looked at though nothing was heard: a notification can be lost, and none

@@ -20,7 +20,7 @@ from service.registry import operations
 from service.worker import scratch
 from service.worker.attempt import Attempt, Ending
 from service.worker.device import DeviceProcess
-from service.worker.kinds import Kind
+from service.worker.kinds.kind import Kind
 
 UNEXPECTED_WAIT_S: Final = 2
 """How long a job waits after an error that this module did not foresee, such as a lost database."""

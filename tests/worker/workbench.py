@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from service import observability
 from service.db.tables.operations import Operation
 from service.registry import blobs
-from service.worker.kinds import KINDS, Kind
+from service.worker.kinds.kind import Kind
+from service.worker.kinds.table import KINDS
 from service.worker.run import WorkerConfig, run
 from tests.worker import bench
 from tests.worker.bench import BenchJob, BenchMade

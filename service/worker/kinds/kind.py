@@ -1,0 +1,47 @@
+"""What every kind of operation has to say of itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy.orm import Session
+
+from service.compute.jobs import MadeFile, MadeSignature, ModelInput, WeightInput
+from service.db.tables.models import ModelVersion
+from service.db.tables.operations import Operation
+from service.names import Digest
+from service.registry.patches import Signature
+
+
+class Made(Protocol):
+    """What came of a job."""
+
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """Files that must be blobs before the result is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of operation; each function runs in a transaction of its own.
+
+    `prepare` makes the job, which must pickle. `record` is called with the operation held, and
+    answers the operation's result.
+    """
+
+    prepare: Callable[[Session, Operation], Any]
+    record: Callable[[Session, Operation, Any], dict[str, Any]]
+
+
+def model_input(version: ModelVersion) -> ModelInput:
+    """A model version as a job names it."""
+    files = tuple(
+        WeightInput(file.path, Digest(file.digest), file.size_bytes)
+        for file in version.weight_files
+    )
+    return ModelInput(Digest(version.weights_digest), version.reference, files)
+
+
+def signature_of(made: MadeSignature, digest: Digest, size_bytes: int) -> Signature:
+    """What a job found in a patch file, as the registry records it."""
+    return Signature(digest, size_bytes, made.tensors, dict(made.summary), made.inputs)

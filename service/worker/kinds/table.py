@@ -1,0 +1,16 @@
+"""Which kinds of operations there are."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from service.registry import builds, extractions, patches
+from service.worker.kinds.builds import BUILDING
+from service.worker.kinds.extractions import EXTRACTION
+from service.worker.kinds.kind import Kind
+from service.worker.kinds.patches import VERIFICATION
+
+KINDS: Final[Mapping[str, Kind]] = {
+    extractions.EXTRACT: EXTRACTION,
+    builds.BUILD: BUILDING,
+    patches.VERIFY: VERIFICATION,
+}
