@@ -1,1 +1,1 @@
-"""Speed, memory and the paper's claims, measured: one command each, a table of ratios in one run."""
+"""Speed, memory, the paper's claims: one command each, a table of ratios taken in one run."""
