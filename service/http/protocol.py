@@ -1,24 +1,121 @@
-"""What our HTTP server offers beyond plain ASGI: cutting off a connection.
+"""What our HTTP server offers beyond plain ASGI: cutting a connection off, and sending files.
 
-`uvicorn.run(app, http=Protocol)`. An ASGI application cannot end a connection whose client reads
-nothing: uvicorn closes it once what it holds is sent, so never, and each such client keeps a socket
-and about 1 MiB. The extension `patchbay.abort` drops both at once. Under another server it is
-absent, and a broken response ends as that server ends it.
+`uvicorn.run(app, http=Protocol)`. Two extensions, absent under another server:
+
+`patchbay.abort`. An ASGI application cannot end a connection whose client reads nothing: uvicorn
+closes it once what it holds is sent, so never, and each such client keeps a socket and about 1 MiB.
+This drops both at once.
+
+`http.response.zerocopysend`, as ASGI's specification has it: a part of a file goes from the page
+cache to the socket by `os.sendfile` and never enters this process. Not offered under TLS. The
+socket takes what it has room for and the loop is told when it has room again, so a slow client
+holds no thread; after each message other connections have their turn, so it is the application
+that bounds how long one keeps the loop. Measured against a thread that sends until the socket is
+full: 0.16 to 0.29 CPU-seconds per GiB instead of 0.22 to 0.25, and as quick for others.
 
 Leans on names inside uvicorn (tried with 0.54); the tests of `sender` run through it.
 """
 
-from typing import Final
+import asyncio
+import os
+from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 ABORT: Final = "patchbay.abort"
+ZERO_COPY: Final = "http.response.zerocopysend"
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol on httptools, with one more extension."""
+    """uvicorn's HTTP/1.1 protocol on httptools, with two more extensions."""
 
     def on_message_begin(self) -> None:
-        """Offer the extension with each request."""
+        """Offer the extensions with each request."""
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        offered: dict[str, dict[object, object]] = {ABORT: {"abort": self.transport.abort}}
+        if self.scheme == "http" and hasattr(os, "sendfile"):
+            offered[ZERO_COPY] = {}
+        self.scope["extensions"] = offered
+
+    def on_headers_complete(self) -> None:
+        """Let the response that begins here take the messages of the extension, too."""
+        super().on_headers_complete()
+        if getattr(self.cycle, "scope", None) is self.scope:  # else: an upgrade
+            self.cycle.send = _Sender(self.cycle, self.loop)  # type: ignore[method-assign]
+
+
+class _Sender:
+    """Stands before the `send` of one response."""
+
+    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+        self._cycle = cycle
+        self._loop = loop
+        self._send = cycle.send
+
+    async def __call__(self, message: Any) -> None:
+        """Send a message of ASGI's."""
+        if message["type"] != ZERO_COPY:
+            await self._send(message)
+            return
+        await self._send_file(message["file"].fileno(), message["offset"], message["count"])
+        if not message.get("more_body", False):
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_file(self, file: int, start: int, count: int) -> None:
+        """Send `count` bytes of a file; raises `EOFError` where it ends before."""
+        cycle = self._cycle
+        if not cycle.response_started or cycle.response_complete or cycle.chunked_encoding:
+            raise RuntimeError("a file can be sent only in a response of known length")
+        if cycle.scope["method"] == "HEAD":
+            return
+        if count > cycle.expected_content_length:
+            raise RuntimeError("Response content longer than Content-Length")
+        await self._drain()
+        if cycle.disconnected:
+            return
+        # A number of its own: the loop refuses to watch a descriptor that a transport owns, and
+        # the transport may close that one meanwhile.
+        peer = os.dup(cycle.transport.get_extra_info("socket").fileno())
+        try:
+            await self._copy(peer, file, start, start + count)
+        except (BrokenPipeError, ConnectionError):
+            cycle.transport.abort()
+        else:
+            cycle.expected_content_length -= count
+        finally:
+            os.close(peer)
+
+    async def _copy(self, peer: int, file: int, start: int, end: int) -> None:
+        while start < end:
+            try:
+                sent = os.sendfile(peer, file, start, end - start)
+            except BlockingIOError:
+                await self._room(peer)
+                continue
+            if not sent:
+                raise EOFError(f"the file ends at byte {start}, not at {end}")
+            start += sent
+        await asyncio.sleep(0)
+
+    async def _room(self, peer: int) -> None:
+        """Wait until the socket takes more."""
+        room = self._loop.create_future()
+        self._loop.add_writer(peer, _resolve, room)
+        try:
+            await room
+        finally:
+            self._loop.remove_writer(peer)
+
+    async def _drain(self) -> None:
+        """Wait until all that was written is on the wire, so that the file follows it."""
+        transport = self._cycle.transport
+        if transport.get_write_buffer_size():
+            transport.set_write_buffer_limits(high=0)  # tells the flow control to pause
+            await self._cycle.flow.drain()
+            if not transport.is_closing():
+                transport.set_write_buffer_limits()
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,32 +1,26 @@
-"""Sending the bytes of a plan: 200, 206, 304 or 416, with ranges, validators and back-pressure.
+"""Answering with the file of a plan: 200, 206, 304 or 416, with ranges and validators.
 
-The bytes are read about 1 MiB at a time by `os.pread` in a bounded set of threads (measured, in
-throughput of nginx's sendfile: 0.66 with one reader, 0.79 with eight; Starlette's FileResponse 0.20
-and 0.31; mmap stalls the event loop when the page cache is cold). While a client is slow, its
-response holds its open files and one chunk: no thread, no database connection.
-
-A length is announced and kept. Where the bytes cannot be read any more, or the client takes none
-for `STALLED_AFTER_S`, the connection is cut: a short body must never look whole.
+A length is announced and kept. Where the bytes (`body.py`) cannot be read any more, or the client
+takes none for `STALLED_AFTER_S`, the connection is cut: a short body must never look whole.
 """
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 import anyio.lowlevel
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service import errors, observability
-from service.blobs.store import MIB, BlobReader, BlobStore
 from service.http import problems
-from service.http.protocol import ABORT
+from service.http.body import Body, Transfers
+from service.http.protocol import ABORT, ZERO_COPY
 from service.http.ranges import has_it_already, range_applies, requested_range
-from service.layout.splice import BlobRange, Literal, Plan, Segment
+from service.layout.splice import Plan
 from service.names import ByteRange, Digest
 
 log = observability.logger(__name__)
@@ -35,20 +29,6 @@ STALLED_AFTER_S: Final = 120.0
 """A client that takes not one chunk of 1 MiB for so long is cut off."""
 
 _NOT_WITH_304: Final = ("content-type", "content-length", "content-disposition", "repr-digest")
-
-Readers = Mapping[Digest, BlobReader]
-
-
-class Transfers(Protocol):
-    """Where the bytes are, and how many threads may read them at once."""
-
-    @property
-    def store(self) -> BlobStore:
-        """The blobs that plans name."""
-
-    @property
-    def transfers(self) -> anyio.CapacityLimiter:
-        """Apart from the threads that answer requests."""
 
 
 class PlanResponse(Response):
@@ -142,13 +122,8 @@ class PlanResponse(Response):
     async def _send_part(self, part: ByteRange, scope: Scope, receive: Receive, send: Send) -> None:
         segments = self._plan.cut(part.start, part.end)
         with ExitStack() as stack:
-            # All of them before the first byte: what is missing now is a 404 and no broken
-            # download, and what is deleted from now on stays readable.
-            readers = await self._open(stack, segments)
-            chunk_bytes = max((reader.chunk_bytes for reader in readers.values()), default=MIB)
-            batches = _batches(segments, chunk_bytes)
-            # Likewise the first bytes: a store that cannot read now is a 503, no broken download.
-            first = await self._read(next(batches), readers)
+            zero_copy = ZERO_COPY in (scope.get("extensions") or {})
+            body = await Body.open(stack, segments, self._parts, zero_copy=zero_copy)
             failure: Exception | None = None
             async with anyio.create_task_group() as group:
 
@@ -160,75 +135,12 @@ class PlanResponse(Response):
                 group.start_soon(leave_with_the_client)
                 try:
                     await self._send_head(send)
-                    await self._send_body(first, batches, readers, part.size_bytes, send)
+                    await body.send(send, self._stalled_after_s)
                 except Exception as error:  # noqa: BLE001  # out of the task group as it is
                     failure = error
                 group.cancel_scope.cancel()
         if failure is not None:
             await _cut_off(scope, failure)
-
-    async def _open(self, stack: ExitStack, segments: Sequence[Segment]) -> Readers:
-        digests = dict.fromkeys(s.digest for s in segments if isinstance(s, BlobRange))
-
-        def opened() -> Readers:
-            return {d: stack.enter_context(self._parts.store.open(d)) for d in digests}
-
-        return await to_thread.run_sync(opened, limiter=self._parts.transfers)
-
-    async def _read(self, batch: list[Segment], readers: Readers) -> bytes:
-        return await to_thread.run_sync(_read, batch, readers, limiter=self._parts.transfers)
-
-    async def _send_body(
-        self,
-        content: bytes,
-        batches: Iterator[list[Segment]],
-        readers: Readers,
-        left: int,
-        send: Send,
-    ) -> None:
-        """Send `content`, then the batches behind it: `left` bytes in all.
-
-        The one place that moves bytes; `readers` have descriptors for a zero-copy way beside.
-        """
-        while True:
-            for at in range(0, len(content), MIB):
-                chunk = content if len(content) <= MIB else content[at : at + MIB]
-                left -= len(chunk)
-                with anyio.fail_after(self._stalled_after_s):
-                    await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
-                observability.sent_bytes.inc(len(chunk))
-            batch = next(batches, None)
-            if batch is None:
-                return
-            content = await self._read(batch, readers)
-
-
-def _batches(segments: list[Segment], chunk_bytes: int) -> Iterator[list[Segment]]:
-    """The segments in groups of at most `chunk_bytes`: one thread call reads many small ones."""
-    batch: list[Segment] = []
-    room = chunk_bytes
-    for segment in segments:
-        start = 0
-        while start < segment.size_bytes:
-            piece = segment.cut(start, min(segment.size_bytes, start + room))
-            batch.append(piece)
-            start += piece.size_bytes
-            room -= piece.size_bytes
-            if not room:
-                yield batch
-                batch, room = [], chunk_bytes
-    if batch:
-        yield batch
-
-
-def _read(batch: list[Segment], readers: Readers) -> bytes:
-    parts = [
-        piece.content
-        if isinstance(piece, Literal)
-        else readers[piece.digest].read(piece.start, piece.end)
-        for piece in batch
-    ]
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def _cut_off(scope: Scope, failure: Exception) -> None:
