@@ -63,15 +63,20 @@ def add(app: typer.Typer) -> None:
         ] = None,
         everything: Annotated[bool, typer.Option("--all", help="All kernels.")] = False,
         projection: Annotated[str, typer.Option(help="auto or none.")] = "auto",
+        forward_order: Annotated[
+            Path | None,
+            typer.Option(help="A file of tensor names, one a line.", exists=True, dir_okay=False),
+        ] = None,
         dry_run: Annotated[
             bool, typer.Option(help="Say what would be kept; publish nothing.")
         ] = False,
     ) -> None:
         """Have a worker extract a patch from a clean and a robust model."""
+        order = forward_order and forward_order.read_text("utf-8").split()
         wanted = _request(
             {"clean": clean, "robust": robust, "origin": origin, "quality": quality},
             layers_of(energy, first, globs, everything=everything),
-            {"projection": projection, "dry_run": dry_run},
+            {"projection": projection, "dry_run": dry_run, "forward_order": order},
         )
         run.client.patches.ensure(patch, EditLine())
         asked = run.client.patches.extract(patch, wanted)

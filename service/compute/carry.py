@@ -13,9 +13,12 @@ import torch
 from service import errors
 from service.compute import extract
 from service.compute.build import build_overlay
+from service.compute.digest import digest_files
 from service.compute.jobs import (
     BuildJob,
     BuildMade,
+    DigestJob,
+    DigestMade,
     ExtractJob,
     ExtractMade,
     Job,
@@ -92,6 +95,8 @@ def carry_out(
             progress(0.0, "decoding the patch file")
             verified = verify_patch(open_read(job.digest), job.size_bytes, device)
             return VerifyMade(_signature(verified.patch, verified.summary))
+        case DigestJob():
+            return DigestMade(digest_files(job.plans, open_read, progress))
 
 
 def _extract(
@@ -106,6 +111,8 @@ def _extract(
         layers=parse_layers(job.layers),
         projection=parse_projection(job.projection),
         quality=parse_quality(job.quality),
+        forward_order=job.forward_order,
+        recorded_order=job.recorded_order,
     )
     path, profile_path = scratch / "patch", scratch / "profile"
 

@@ -138,7 +138,7 @@ def profile(plan: Plan, parts: PackedParts, whole: Totals, size_bytes: int | Non
     size = estimates[plan.options.quality] if size_bytes is None else size_bytes
     return Profile(
         **parameters(plan),
-        order="recorded" if plan.options.forward_order is not None else "by name",
+        order=plan.options.order_origin,
         totals=whole,
         kernels=tuple(_kernel(plan, kernel, parts) for kernel in plan.measured),
         riders=parts.riders,

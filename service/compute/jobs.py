@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from service.layout.splice import Plan
 from service.names import Digest
 
 
@@ -42,7 +43,11 @@ class PatchInput:
 
 @dataclass(frozen=True, slots=True)
 class ExtractJob:
-    """Extract a patch from a pair of models; `layers` as in a request for an extraction."""
+    """Extract a patch from a pair of models; `layers` as in a request for an extraction.
+
+    Both orders list tensor names: the one that was asked for goes before the one that the clean
+    model's checkpoint recorded.
+    """
 
     clean: ModelInput
     robust: ModelInput
@@ -51,6 +56,8 @@ class ExtractJob:
     projection: str
     quality: str
     dry_run: bool
+    forward_order: tuple[str, ...] | None = None
+    recorded_order: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,14 @@ class VerifyJob:
     size_bytes: int
 
 
-Job = ExtractJob | BuildJob | VerifyJob
+@dataclass(frozen=True, slots=True)
+class DigestJob:
+    """Hash files that are in no blob of their own; `plans` by path."""
+
+    plans: Mapping[str, Plan]
+
+
+Job = ExtractJob | BuildJob | VerifyJob | DigestJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +156,16 @@ class VerifyMade:
         return ()
 
 
-Made = ExtractMade | BuildMade | VerifyMade
+@dataclass(frozen=True, slots=True)
+class DigestMade:
+    """The sha256 of each file by path."""
+
+    digests: Mapping[str, Digest]
+
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """Nothing: digests alone were computed."""
+        return ()
+
+
+Made = ExtractMade | BuildMade | VerifyMade | DigestMade

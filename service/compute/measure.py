@@ -12,6 +12,7 @@ from torch import Tensor
 
 from service import errors
 from service.compute.pairing import Pairing, Trio, pair
+from service.names import TensorAddress
 from service.tensors import norms, projection, selection
 from service.tensors.layers import DEFAULT_NAMES, Layer, NameTable, Role, forward_order
 from service.tensors.norms import Attached
@@ -25,13 +26,30 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """What to extract; `forward_order` lists tensor names as a checkpoint recorded them."""
+    """What to extract.
+
+    `forward_order` lists names of tensors as somebody gave it, `recorded_order` as a checkpoint
+    held them; the former goes before the latter, and natural order by name is what is left.
+    """
 
     layers: Selection = selection.DEFAULT
     projection: Projection = Projection.AUTO
     quality: Quality = Quality.STANDARD
     names: NameTable = DEFAULT_NAMES
     forward_order: tuple[str, ...] | None = None
+    recorded_order: tuple[str, ...] | None = None
+
+    @property
+    def order(self) -> tuple[str, ...] | None:
+        """The forward order as far as it is known."""
+        return self.recorded_order if self.forward_order is None else self.forward_order
+
+    @property
+    def order_origin(self) -> str:
+        """Where the forward order is from: `given`, `recorded` or `by name`."""
+        if self.forward_order is not None:
+            return "given"
+        return "by name" if self.recorded_order is None else "recorded"
 
 
 @dataclass(frozen=True)
@@ -84,8 +102,9 @@ def measure(trio: Trio, options: ExtractOptions, device: torch.device, progress:
     Raises `ModelsDiffer`, `NonFiniteWeights`, `NothingToExtract`, `SignatureTooLarge`.
     """
     pairing = pair(trio, options.names)
-    ordered = forward_order(pairing.layers, options.names, options.forward_order)
-    attached = norms.attach(ordered, recorded=options.forward_order is not None)
+    _check_order(trio, options)
+    ordered = forward_order(pairing.layers, options.names, options.order)
+    attached = norms.attach(ordered, frozenset(options.order or ()))
     kernels = [layer for layer in ordered if layer.role is Role.KERNEL and layer.numel]
     whole = sum(kernel.numel for kernel in kernels)
     measured: list[Measured] = []
@@ -99,6 +118,23 @@ def measure(trio: Trio, options: ExtractOptions, device: torch.device, progress:
     broken.refuse()
     kept = selection.select(measured, options.layers)
     return Plan(pairing, options, tuple(measured), tuple(kept), attached)
+
+
+def _check_order(trio: Trio, options: ExtractOptions) -> None:
+    """Refuse a list that was given by hand and names what is not there: a typing error, maybe."""
+    addresses = [
+        TensorAddress(path, name)
+        for path, file in trio.clean.files.items()
+        for name in file.header.by_name
+    ]
+    known = {address.name for address in addresses} | set(map(str, addresses))
+    strangers = [name for name in options.forward_order or () if name not in known]
+    if strangers:
+        more = f" and {len(strangers) - _NAMED} more" if len(strangers) > _NAMED else ""
+        raise errors.BadRequest(
+            f"forward_order names {', '.join(map(repr, strangers[:_NAMED]))}{more}, which the "
+            "clean model does not hold"
+        )
 
 
 def _measure_kernel(

@@ -42,6 +42,10 @@ def extract(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All kernels.")] = False,
     projection: Annotated[str, typer.Option(help="auto or none.")] = "auto",
+    forward_order: Annotated[
+        Path | None,
+        typer.Option(help="A file of tensor names, one a line.", exists=True, dir_okay=False),
+    ] = None,
     profile: Annotated[Path | None, typer.Option(help="Write the profile here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no patch.")] = False,
     device: Device = "auto",
@@ -50,12 +54,13 @@ def extract(
     """Extract a patch from a clean and a robust model."""
     work = _work()
     layers = _layers(energy, first, globs, everything=everything)
+    order = tuple(forward_order.read_text("utf-8").split()) if forward_order else None
     with terminal.bar() as told:
         made = work.extract(
             clean,
             robust,
             origin,
-            work.Asked(layers, projection, quality, dry_run),
+            work.Asked(layers, projection, quality, dry_run, order),
             out,
             profile=profile,
             device=device,

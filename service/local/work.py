@@ -31,6 +31,7 @@ class Asked:
     projection: str
     quality: str
     dry_run: bool
+    forward_order: tuple[str, ...] | None = None
 
 
 def extract(
@@ -61,6 +62,7 @@ def extract(
         asked.projection,
         asked.quality,
         asked.dry_run,
+        asked.forward_order,
     )
     files = {digest: path for model in models.values() for digest, path in model.digests.items()}
     with (

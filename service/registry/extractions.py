@@ -31,6 +31,10 @@ class Inputs:
     projection: str
     quality: str
     dry_run: bool
+    forward_order: tuple[str, ...] | None
+    """As the request gives it, which goes before `recorded_order`."""
+    recorded_order: tuple[str, ...] | None
+    """As the clean model's checkpoint held its tensors, where that is known."""
 
 
 def request(
@@ -67,7 +71,7 @@ def request(
 
 def inputs(session: Session, request: Mapping[str, Any]) -> Inputs:
     """What the worker must read; raises `ThingDeleted` where a version is gone meanwhile."""
-    origin = request["origin"]
+    origin, order = request["origin"], request.get("forward_order")
     return Inputs(
         patch=patch_name(request["patch"]),
         clean=models.resolve(session, model_reference(request["clean"])),
@@ -77,6 +81,8 @@ def inputs(session: Session, request: Mapping[str, Any]) -> Inputs:
         projection=request["projection"],
         quality=request["quality"],
         dry_run=request["dry_run"],
+        forward_order=None if order is None else tuple(order),
+        recorded_order=None,
     )
 
 

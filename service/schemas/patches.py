@@ -1,6 +1,6 @@
 """Patches, their versions, and extractions."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -58,6 +58,12 @@ class Named(Body):
     names: list[str] = Field(min_length=1, max_length=1000)
 
 
+ForwardOrder = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=1000)]],
+    Field(min_length=1, max_length=100_000),
+]
+
+
 class RequestExtraction(Body):
     """Extract a patch from a pair of models, with or without their common origin."""
 
@@ -68,3 +74,8 @@ class RequestExtraction(Body):
     projection: Literal["auto", "none"] = "auto"
     quality: Quality = "standard"
     dry_run: bool = Field(default=False, description="Answer with the profile; publish nothing.")
+    forward_order: ForwardOrder | None = Field(
+        default=None,
+        description="Names of tensors in the order in which data passes them; what it does not "
+        "name follows. Else as the clean model's checkpoint held them, else by name.",
+    )

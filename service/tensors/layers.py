@@ -111,13 +111,17 @@ def forward_order(
 ) -> tuple[Layer, ...]:
     """The layers in the order in which data passes them, as well as it is known.
 
-    `recorded` lists tensor names as a checkpoint held them; what it does not name comes last.
-    Without it: natural order (`block.2` before `block.10`), the stem first and the head last.
+    `recorded` lists names, or `path:name` where files repeat them, as a checkpoint held them or
+    somebody gave them; what it does not name comes last, as do all tensors without it: in natural
+    order (`block.2` before `block.10`), the stem first and the head last.
     """
-    if recorded is not None:
-        place = {name: number for number, name in enumerate(recorded)}
-        return tuple(sorted(layers, key=lambda layer: place.get(layer.name, len(place))))
-    return tuple(sorted(layers, key=lambda layer: _natural_key(layer, names)))
+    place = {name: number for number, name in enumerate(recorded or ())}
+
+    def key(layer: Layer) -> tuple[int, tuple[int, tuple[tuple[str, int], ...], str]]:
+        by_name = place.get(layer.name, len(place))
+        return place.get(str(layer.address), by_name), _natural_key(layer, names)
+
+    return tuple(sorted(layers, key=key))
 
 
 def _natural_key(layer: Layer, names: NameTable) -> tuple[int, tuple[tuple[str, int], ...], str]:

@@ -5,7 +5,7 @@ so what cannot be attached is listed.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,10 +43,11 @@ class Attached:
     unattached: tuple[Norm, ...]
 
 
-def attach(ordered: Sequence[Layer], *, recorded: bool) -> Attached:
+def attach(ordered: Sequence[Layer], known: Collection[str] = frozenset()) -> Attached:
     """Give each bias and norm to its kernel, or to several where the name cannot tell which.
 
-    `ordered` is the forward order; `recorded` says that a checkpoint gave it, so it can be trusted.
+    `ordered` is the forward order, which can be trusted as to the tensors whose names are `known`:
+    those that a checkpoint or a user put into it.
     """
     kernels = [layer for layer in ordered if layer.role is Role.KERNEL]
     riders: dict[TensorAddress, list[Layer]] = {kernel.address: [] for kernel in kernels}
@@ -58,7 +59,9 @@ def attach(ordered: Sequence[Layer], *, recorded: bool) -> Attached:
         fitting = [
             k for k in kernels if k.shape[0] == norm.channels and _folder(k.address) == folder
         ]
-        owners = _before(norm, fitting, place) if recorded else []
+        places = [place[part.address] for part in norm.parts if _is_known(part, known)]
+        earlier = [k for k in fitting if places and place[k.address] < min(places)]
+        owners = [k for k in earlier if _is_known(k, known)][-1:]
         owners = owners or _by_name(norm, fitting) or _by_parent(norm, fitting)
         for owner in owners:
             riders[owner.address] += norm.parts
@@ -104,16 +107,13 @@ def _attach_biases(
     return taken
 
 
+def _is_known(layer: Layer, known: Collection[str]) -> bool:
+    return layer.name in known or str(layer.address) in known
+
+
 def _folder(address: TensorAddress) -> str:
     """The model that a tensor is part of: shards cut one anywhere, folders hold one each."""
     return address.path.rpartition("/")[0]
-
-
-def _before(norm: Norm, fitting: list[Layer], place: Mapping[TensorAddress, int]) -> list[Layer]:
-    """The last kernel before the norm in forward order."""
-    first = min(place[part.address] for part in norm.parts)
-    earlier = [kernel for kernel in fitting if place[kernel.address] < first]
-    return earlier[-1:]
 
 
 def _by_name(norm: Norm, fitting: list[Layer]) -> list[Layer]:

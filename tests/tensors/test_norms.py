@@ -17,7 +17,7 @@ def _attached(network: nn.Module, *, recorded: bool = False) -> Attached:
         address = TensorAddress("m.safetensors", name)
         layers.append(Layer(address, shape, dtype, role_of(name, dtype, shape)))
     order = list(state) if recorded else None
-    return attach(forward_order(layers, recorded=order), recorded=recorded)
+    return attach(forward_order(layers, recorded=order), frozenset(order or ()))
 
 
 def _riders(attached: Attached, kernel: str) -> set[str]:
@@ -123,7 +123,7 @@ def test_a_norm_of_another_part_of_the_model_is_not_taken() -> None:
         role_of("bn.weight", "F32", (8,)),
     )
 
-    attached = attach([kernel, norm], recorded=True)
+    attached = attach([kernel, norm], {kernel.name, norm.name})
 
     assert attached.riders[kernel.address] == ()
     assert torch.Size(attached.unattached[0].parts[0].shape) == (8,)
@@ -138,7 +138,7 @@ def test_a_bias_and_a_norm_are_found_though_shards_cut_between_them() -> None:
         for number, (name, shape) in enumerate(shapes.items())
     ]
 
-    attached = attach(layers, recorded=False)
+    attached = attach(layers)
 
     assert {rider.name for rider in attached.riders[layers[0].address]} == {*shapes} - {
         "conv.weight"

@@ -20,6 +20,8 @@ def _prepare(session: Session, operation: Operation) -> ExtractJob:
         projection=found.projection,
         quality=found.quality,
         dry_run=found.dry_run,
+        forward_order=found.forward_order,
+        recorded_order=found.recorded_order,
     )
 
 
