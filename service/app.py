@@ -17,7 +17,7 @@ from service.db import engine as db
 from service.http import middleware, openapi, problems
 from service.http.deps import Parts
 from service.http.waiting import Listener
-from service.registry import operations
+from service.registry import operations, plans
 from service.settings import MIB, Settings
 from service.web import pages
 
@@ -94,6 +94,7 @@ async def _parts(settings: Settings) -> AsyncIterator[Parts]:
                 queued=settings.queue_limit,
                 stalled_after=timedelta(seconds=settings.stalled_after_s),
             ),
+            plans=plans.Kept(),
             anonymous_read=_anonymous_read(settings),
             anonymous_build=settings.anonymous_build,
             upload_limit_bytes=settings.upload_limit_bytes,

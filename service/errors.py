@@ -703,7 +703,7 @@ class BuildDiffers(Broken):
 
     def __str__(self) -> str:
         return (
-            f"recipe {self.recipe}, {self.path}: the overlay hashes to {self.actual}, recorded was "
+            f"recipe {self.recipe}, {self.path}: its bytes hash to {self.actual}, recorded was "
             f"{self.expected}; nothing was published, check the worker's device and release"
         )
 

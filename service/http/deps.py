@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service import errors, names
 from service.blobs.store import BlobStore
 from service.http.waiting import Listener
-from service.registry import access, operations
+from service.registry import access, operations, plans
 from service.registry.access import Principal
 from service.schemas.operations import Scope
 
@@ -35,6 +35,8 @@ class Parts:
     transfers: anyio.CapacityLimiter
     """How many threads may move bytes at once; apart from the threads that answer requests."""
     limits: operations.Limits
+    plans: plans.Kept
+    """What this process planned lately."""
     anonymous_read: bool
     anonymous_build: bool
     upload_limit_bytes: int

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.concurrency import run_in_threadpool
 
 from service import observability
-from service.registry import events
+from service.registry import events, operations
+from service.schemas.operations import OperationView
 
 log = observability.logger(__name__)
 
@@ -140,3 +141,17 @@ async def until(
             if done(state) or not await changes.wait(deadline - clock()):
                 return state
             await asyncio.sleep(min(read_at + READ_AGAIN_S, deadline) - clock())
+
+
+async def ended(
+    listener: Listener, sessions: sessionmaker[Session], operation_id: str, wait_s: float
+) -> OperationView:
+    """The operation once it has ended, or as it stands after `wait_s`; raises `ThingNotFound`."""
+    return await until(
+        listener,
+        sessions,
+        events.of_operation(operation_id),
+        lambda session: OperationView.model_validate(operations.find(session, operation_id)),
+        done=lambda operation: operation.state.ended,
+        wait_s=wait_s,
+    )

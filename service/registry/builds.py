@@ -1,52 +1,29 @@
-"""Builds: ask for one, record its overlays, and plan the bytes of the files it gives."""
+"""Builds: ask for a recipe to be carried out, and record the overlays that it gives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import func, or_, select, tuple_, update
+from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service import errors, queue
 from service.db.tables.builds import BUILDING, EXPIRED, READY, Build, BuildFile
-from service.db.tables.models import ModelFile, ModelVersion
+from service.db.tables.models import ModelVersion
 from service.db.tables.operations import Operation
 from service.db.tables.patches import PatchVersion
 from service.db.tables.recipes import Recipe
 from service.layout.header import Header, parse
-from service.layout.splice import Plan, plan_patched, plan_plain, plan_undo
 from service.names import Digest, parse_digest
-from service.registry import blobs, channels, models, operations, recipes
+from service.registry import blobs, channels, operations, recipes
 from service.registry.access import Principal
 from service.registry.recipes import Resolved
 from service.schemas.operations import State
 
 BUILD: Final = "build"
-USED_EVERY: Final = timedelta(minutes=1)  # how exact `used_at` is: not a write per download
-
-
-class Part(StrEnum):
-    """Which of a build's files is meant."""
-
-    WEIGHTS = "weights"
-    OVERLAY = "overlay"
-    UNDO = "undo"
-
-
-@dataclass(frozen=True, slots=True)
-class FilePlan:
-    """The bytes of one file, and what its response headers say about it."""
-
-    plan: Plan
-    path: str
-    recipe: Digest
-    base: str
-    base_digest: Digest
-    overlay_digest: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,65 +178,6 @@ def expire(session: Session, build: Build) -> None:
     session.flush()
 
 
-def plan(session: Session, build: Build, part: Part, path: str | None) -> FilePlan:
-    """Plan the bytes of one file of a ready build; `path` may be left out if there is one.
-
-    Raises `BuildNotReady`, `SeveralFiles`, `ThingNotFound`.
-    """
-    if build.state != READY:
-        raise errors.BuildNotReady(hex_of(build.recipe_digest))
-    base = build.recipe.base
-    file, overlay = _chosen(build, part, path)
-    _touch(session, build)
-    if overlay is None:
-        planned = plan_plain(Digest(file.digest), file.size_bytes)
-    elif part is Part.OVERLAY:
-        planned = plan_plain(Digest(overlay.overlay_digest), overlay.overlay_size_bytes)
-    else:
-        planned = _spliced(session, part, file, overlay)
-    return FilePlan(
-        plan=planned,
-        path=file.path,
-        recipe=Digest(build.recipe_digest),
-        base=base.reference,
-        base_digest=Digest(file.digest),
-        overlay_digest=Digest(overlay.overlay_digest) if overlay else None,
-    )
-
-
-def _chosen(build: Build, part: Part, path: str | None) -> tuple[ModelFile, BuildFile | None]:
-    """The weight file that is meant, and its overlay if any patch touches it."""
-    base = build.recipe.base
-    overlays = {file.path: file for file in build.files}
-    if part is Part.WEIGHTS:
-        file = models.weight_file(base, path)
-        return file, overlays.get(file.path)
-    if path is None and len(overlays) > 1:
-        raise errors.SeveralFiles(sorted(overlays))
-    if path is None and len(overlays) == 1:
-        (path,) = overlays
-    if path not in overlays:
-        what = f"{path or 'any file'}: no patch touches it"
-        raise errors.ThingNotFound(part.value, what)
-    return models.weight_file(base, path), overlays[path]
-
-
-def _spliced(session: Session, part: Part, file: ModelFile, overlay: BuildFile) -> Plan:
-    base = models.headers(session, [file])[file.path]
-    header = overlay_header(overlay)
-    if part is Part.UNDO:
-        return plan_undo(Digest(file.digest), base, header)
-    return plan_patched(Digest(file.digest), base, Digest(overlay.overlay_digest), header)
-
-
 def overlay_header(file: BuildFile) -> Header:
     """The header of an overlay, as recorded with the build."""
     return parse(file.overlay_header, file.overlay_size_bytes, f"the overlay of {file.path}")
-
-
-def _touch(session: Session, build: Build) -> None:
-    session.execute(
-        update(Build)
-        .where(Build.recipe_digest == build.recipe_digest, Build.used_at < func.now() - USED_EVERY)
-        .values(used_at=func.now())
-    )

@@ -70,6 +70,7 @@ class BuildFileView(View):
     overlay_digest: Digest | None = Field(description="Null: no patch touches this file.")
     overlay_size_bytes: int
     etag: str
+    sha256: Digest | None = Field(description="Of the whole file; null until it is computed.")
 
 
 class BuildView(View):
@@ -92,6 +93,7 @@ class ManifestFile(View):
     base_digest: Digest
     overlay_digest: Digest | None
     etag: str
+    sha256: Digest | None = Field(description="Of the whole file; null until it is computed.")
     tensors: list[str]
 
 

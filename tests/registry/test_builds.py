@@ -8,10 +8,11 @@ from service import errors, queue
 from service.db.tables.builds import READY
 from service.db.tables.operations import Operation
 from service.layout.overlay import overlay_header
-from service.registry import builds, models, operations, recipes
+from service.registry import builds, models, operations, plans, recipes
 from service.registry.access import OWNER
-from service.registry.builds import Overlay, Part
+from service.registry.builds import Overlay
 from service.registry.operations import Limits
+from service.registry.plans import Part
 from tests.factories import digest, publish_model, publish_patch, recipe
 
 LIMITS = Limits(queued=5, stalled_after=timedelta(seconds=30))
@@ -55,7 +56,7 @@ def test_a_recipe_without_patches_is_ready_at_once(session: Session) -> None:
     build, operation = builds.request(session, plain, by=OWNER, limits=LIMITS)
 
     assert (build.state, operation) == (READY, None)
-    planned = builds.plan(session, build, Part.WEIGHTS, None)
+    planned = plans.plan(session, build, Part.WEIGHTS, None)
     assert planned.plan.etag == digest("clean").removeprefix("sha256:")
 
 
@@ -74,8 +75,8 @@ def test_a_recorded_build_is_ready_and_planned(session: Session, wanted: recipes
     result = builds.record(session, operation, [overlay(session, wanted)])
 
     build = builds.ready(session, wanted.canonical.digest)
-    patched = builds.plan(session, build, Part.WEIGHTS, None)
-    undo = builds.plan(session, build, Part.UNDO, None)
+    patched = plans.plan(session, build, Part.WEIGHTS, None)
+    undo = plans.plan(session, build, Part.UNDO, None)
     assert result["id"] == builds.hex_of(wanted.canonical.digest)
     assert patched.plan.size_bytes == wanted.base.size_bytes
     assert patched.plan.etag.startswith("s1-")
@@ -126,9 +127,9 @@ def test_several_weight_files_must_be_named(session: Session) -> None:
     build = builds.ready(session, wanted.canonical.digest)
 
     with pytest.raises(errors.SeveralFiles, match=r"unet/model\.safetensors"):
-        builds.plan(session, build, Part.WEIGHTS, None)
-    untouched = builds.plan(session, build, Part.WEIGHTS, "vae/model.safetensors")
-    only = builds.plan(session, build, Part.OVERLAY, None)
+        plans.plan(session, build, Part.WEIGHTS, None)
+    untouched = plans.plan(session, build, Part.WEIGHTS, "vae/model.safetensors")
+    only = plans.plan(session, build, Part.OVERLAY, None)
 
     assert untouched.plan.etag == digest("v").removeprefix("sha256:")
     assert only.path == "unet/model.safetensors"

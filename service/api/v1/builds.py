@@ -9,16 +9,17 @@ from starlette.concurrency import run_in_threadpool
 
 from service import errors
 from service.api.v1 import operations as operation_routes
-from service.api.v1 import serving, views
+from service.api.v1 import views
 from service.api.v1.recipes import UNRESOLVED
-from service.api.v1.serving import UNSENT
+from service.http import serving
 from service.http.deps import Config, DbSession, Parts, Publisher, Reader
 from service.http.downloads import download
 from service.http.paging import Pages
 from service.http.problems import answers
+from service.http.serving import UNSENT
 from service.names import Digest
 from service.registry import builds, recipes
-from service.registry.builds import Part
+from service.registry.plans import Part
 from service.schemas.operations import OperationView, Scope
 from service.schemas.recipes import BuildView, ManifestView, RequestBuild
 from service.schemas.wire import Page

@@ -6,22 +6,22 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from sqlalchemy.orm import Session
 
 from service import errors
-from service.api.v1 import serving, views
+from service.api.v1 import views
 from service.api.v1.lines import NOT_THERE
 from service.api.v1.recipes import UNRESOLVED
-from service.api.v1.serving import UNSENT
 from service.db.tables.channels import ChannelMove
-from service.http import conditional, waiting
+from service.http import conditional, serving, waiting
 from service.http.conditional import SeenMove, Wait, applied
 from service.http.deps import ChannelPath, Config, DbSession, Mover, Parts, Reader
 from service.http.downloads import download
 from service.http.paging import Pages
 from service.http.problems import answers
 from service.http.ranges import has_it_already
+from service.http.serving import UNSENT
 from service.names import Digest, Name, short_patch_name
 from service.registry import channels, events, recipes
 from service.registry.access import Principal
-from service.registry.builds import Part
+from service.registry.plans import Part
 from service.schemas.operations import Scope
 from service.schemas.recipes import (
     ChannelView,

@@ -34,18 +34,6 @@ def accepted(operation: Operation) -> Response:
     return JSONResponse(shown, 202, {"Location": f"/v1/operations/{operation.id}"})
 
 
-async def ended(parts: Parts, operation_id: str, wait_s: float) -> OperationView:
-    """The operation once it has ended, or as it stands after `wait_s`; raises `ThingNotFound`."""
-    return await waiting.until(
-        parts.listener,
-        parts.sessions,
-        events.of_operation(operation_id),
-        lambda session: _look(session, operation_id),
-        done=lambda operation: operation.state.ended,
-        wait_s=wait_s,
-    )
-
-
 @router.get("", name="list")
 def listed(
     session: DbSession,
@@ -67,7 +55,7 @@ async def read(
 ) -> OperationView:
     """Read an operation; with `Prefer: wait=N`, once it has ended or N seconds have passed."""
     applied(response, wait_s)
-    return await ended(parts, operation_id, wait_s)
+    return await waiting.ended(parts.listener, parts.sessions, operation_id, wait_s)
 
 
 @router.post(

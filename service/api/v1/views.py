@@ -122,6 +122,7 @@ def build(row: Build) -> BuildView:
                 overlay_digest=overlay.overlay_digest if overlay else None,
                 overlay_size_bytes=overlay.overlay_size_bytes if overlay else 0,
                 etag=_etag(file, overlay.overlay_digest if overlay else None),
+                sha256=overlay.file_digest if overlay else file.digest,
             )
         )
     return BuildView(
@@ -148,6 +149,7 @@ def manifest(row: Build) -> ManifestView:
                 base_digest=file.base_digest,
                 overlay_digest=file.overlay_digest,
                 etag=file.etag,
+                sha256=file.sha256,
                 tensors=list(changed.get(file.path, ())),
             )
             for file in shown.files

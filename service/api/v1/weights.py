@@ -4,15 +4,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.api.v1.serving import UNPULLED, found, resolving, sent
+from service.api.v1.recipes import UNRESOLVED
 from service.http.conditional import Wait
 from service.http.deps import Config, ModelPath, Reader
 from service.http.downloads import download
 from service.http.problems import answers
+from service.http.serving import UNSENT, found, resolving, sent
 from service.names import Name
-from service.registry.builds import Part
+from service.registry.plans import Part
 
 router = APIRouter(prefix="/weights", tags=["weights"])
+
+UNPULLED = (*UNRESOLVED, *UNSENT)
+"""What pulling a recipe's file may raise."""
 
 RecipeQuery = Annotated[
     str,

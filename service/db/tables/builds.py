@@ -25,6 +25,8 @@ class Build(Table):
     """`building` while its operation is open, `ready`, or `expired`: there are no overlays, be it
     that they were removed or that (without `ready_at`) none was ever made."""
     operation_id: Mapped[str | None]
+    digest_operation_id: Mapped[str | None]
+    """Of the operation that hashes the patched files."""
     created_by: Mapped[str]
     created_at: Mapped[Now]
     ready_at: Mapped[datetime | None]
@@ -47,3 +49,5 @@ class BuildFile(Table):
     overlay_size_bytes: Mapped[int]
     overlay_header: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     """Read only for the file that is sent: a list of builds would carry all of them."""
+    file_digest: Mapped[str | None]
+    """sha256 of the whole patched file, which is in no blob; None until it is computed."""

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from service.compute.jobs import BuildJob, BuildMade, PatchInput
 from service.db.tables.operations import Operation
 from service.names import Digest
-from service.registry import builds
+from service.registry import builds, digests
 from service.worker.kinds.kind import Kind, model_input
 
 
@@ -28,7 +28,9 @@ def _record(session: Session, operation: Operation, made: Any) -> dict[str, Any]
         builds.Overlay(each.path, each.file.digest, each.file.size_bytes, each.header)
         for each in done.overlays
     ]
-    return builds.record(session, operation, overlays)
+    result = builds.record(session, operation, overlays)
+    digests.request(session, builds.ready(session, Digest(result["recipe"])))
+    return result
 
 
 BUILDING: Final = Kind(_prepare, _record)

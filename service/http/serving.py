@@ -8,16 +8,15 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from service import errors
-from service.api.v1 import operations as operation_routes
-from service.api.v1.recipes import UNRESOLVED
 from service.db.tables.builds import Build
 from service.db.tables.operations import Operation
+from service.http import waiting
 from service.http.deps import Parts
 from service.http.sender import PlanResponse
 from service.names import Digest
-from service.registry import builds, recipes
+from service.registry import builds, digests, plans, recipes
 from service.registry.access import Principal
-from service.registry.builds import FilePlan, Part
+from service.registry.plans import FilePlan, Part
 from service.registry.recipes import Resolved
 from service.schemas.operations import State
 
@@ -34,35 +33,51 @@ UNSENT = (
 )
 """What sending a file of a build may raise."""
 
-UNPULLED = (*UNRESOLVED, *UNSENT)
-"""What pulling a recipe's file may raise."""
+Resolve = Callable[[Session], Resolved]
 
 
-async def built(
-    parts: Parts, resolve: Callable[[Session], Resolved], caller: Principal, wait_s: float
-) -> Digest:
-    """The recipe, once its build is ready.
+async def found(
+    parts: Parts,
+    resolve: Resolve,
+    caller: Principal,
+    *,
+    part: Part,
+    path: str | None,
+    wait_s: float = 0,
+) -> FilePlan:
+    """The plan of a recipe's file, built where need be.
 
-    Raises `BuildNotReady` where the caller may not start it, `BuildUnderWay` after `wait_s`,
-    `BuildFailed`, `NoWorker`, `QueueFull`, and what `resolve` raises.
+    Raises `BuildNotReady` where the caller may not start the build, `BuildUnderWay` after `wait_s`,
+    `BuildFailed`, `NoWorker`, `QueueFull`, and what `resolve` and a plan raise.
     """
-    digest, operation_id = await run_in_threadpool(_requested, parts, resolve, caller)
-    if operation_id is not None:
-        ended = await operation_routes.ended(parts, operation_id, wait_s)
-        if not ended.state.ended:
-            raise errors.BuildUnderWay(builds.hex_of(digest), operation_id)
-        if ended.state is not State.SUCCEEDED:
-            reason = (ended.problem or {}).get("detail", f"the operation was {ended.state}")
-            raise errors.BuildFailed(builds.hex_of(digest), operation_id, str(reason))
-    return digest
 
-
-def _requested(
-    parts: Parts, resolve: Callable[[Session], Resolved], caller: Principal
-) -> tuple[Digest, str | None]:
-    with parts.sessions.begin() as session:
+    def look(session: Session) -> FilePlan | tuple[Digest, str]:
         build, operation = ask(session, parts, resolve(session), caller)
-        return Digest(build.recipe_digest), operation.id if operation else None
+        recipe = Digest(build.recipe_digest)
+        if operation is not None:
+            return recipe, operation.id
+        return plans.find(session, parts.plans, recipe, part, path)
+
+    # One transaction for a build that is ready: a warm pull should cost one thread and no more.
+    seen = await waiting.read(parts.sessions, look)
+    if isinstance(seen, FilePlan):
+        return seen
+    recipe, operation_id = seen
+    await carried_out(parts, recipe, operation_id, wait_s or PULL_WAIT_S)
+    return await run_in_threadpool(planned, parts, recipe, part, path)
+
+
+async def carried_out(parts: Parts, recipe: Digest, operation_id: str, wait_s: float) -> None:
+    """Wait for the operation that a recipe's files need.
+
+    Raises `BuildUnderWay` after `wait_s`, and `BuildFailed`.
+    """
+    ended = await waiting.ended(parts.listener, parts.sessions, operation_id, wait_s)
+    if not ended.state.ended:
+        raise errors.BuildUnderWay(builds.hex_of(recipe), operation_id)
+    if ended.state is not State.SUCCEEDED:
+        reason = (ended.problem or {}).get("detail", f"the operation was {ended.state}")
+        raise errors.BuildFailed(builds.hex_of(recipe), operation_id, str(reason))
 
 
 def ask(
@@ -77,10 +92,16 @@ def ask(
     return builds.request(session, resolved, by=caller, limits=parts.limits)
 
 
+def hashing(session: Session, recipe: Digest) -> str | None:
+    """The operation that hashes a ready build's files, begun where need be; None: all is known."""
+    operation = digests.request(session, builds.ready(session, recipe))
+    return operation.id if operation else None
+
+
 def planned(parts: Parts, recipe: Digest, part: Part, path: str | None) -> FilePlan:
     """Plan a file of a ready build, in a transaction that ends before the bytes move."""
     with parts.sessions.begin() as session:
-        return builds.plan(session, builds.ready(session, recipe), part, path)
+        return plans.find(session, parts.plans, recipe, part, path)
 
 
 def start(session: Session, parts: Parts, resolved: Resolved, caller: Principal) -> None:
@@ -89,20 +110,6 @@ def start(session: Session, parts: Parts, resolved: Resolved, caller: Principal)
         builds.request(session, resolved, by=caller, limits=parts.limits)
     except (errors.NoWorker, errors.QueueFull):
         return
-
-
-async def found(
-    parts: Parts,
-    resolve: Callable[[Session], Resolved],
-    caller: Principal,
-    *,
-    part: Part,
-    path: str | None,
-    wait_s: float = 0,
-) -> FilePlan:
-    """The plan of a recipe's file, built where need be; raises what `built` and a plan raise."""
-    recipe = await built(parts, resolve, caller, wait_s or PULL_WAIT_S)
-    return await run_in_threadpool(planned, parts, recipe, part, path)
 
 
 def sent(request: Request, parts: Parts, file: FilePlan) -> Response:
@@ -117,6 +124,6 @@ def sent(request: Request, parts: Parts, file: FilePlan) -> Response:
     return PlanResponse(request, file.plan, parts, headers=headers)
 
 
-def resolving(recipe: str) -> Callable[[Session], Resolved]:
+def resolving(recipe: str) -> Resolve:
     """A resolver of a reference string or a recipe digest."""
     return lambda session: recipes.resolve(session, recipe, require="same_architecture")
