@@ -10,6 +10,7 @@ from service.client.conditions import Seen, conditions
 from service.client.downloads import Downloaded, Progress, fetch, silent
 from service.client.transport import Transport, read
 from service.names import Digest
+from service.schemas.fits import FittingPatch
 from service.schemas.models import (
     AliasMoveView,
     AliasView,
@@ -91,6 +92,11 @@ class Models:
         """Every tensor of a version."""
         path = paths.within(paths.model(name), "versions", revision, "tensors")
         return self.transport.pages(path, TensorView)
+
+    def patches(self, name: str, revision: str | int) -> Iterator[FittingPatch]:
+        """Every patch version that fits a version, newest first."""
+        path = paths.within(paths.model(name), "versions", revision, "patches")
+        return self.transport.pages(path, FittingPatch)
 
     def download(
         self,

@@ -12,6 +12,7 @@ from service.client.downloads import Downloaded, Progress, fetch, silent
 from service.client.models import FileProgress, quiet
 from service.client.transport import Transport, read
 from service.names import Digest
+from service.schemas.fits import FittingBase
 from service.schemas.operations import OperationView
 from service.schemas.patches import (
     PatchVersionView,
@@ -97,6 +98,11 @@ class Patches:
         return self.transport.get(
             paths.within(paths.patch(name), "versions", number), PatchVersionView
         )
+
+    def bases(self, name: str, number: str | int) -> Iterator[FittingBase]:
+        """Every model version that a version fits, newest first."""
+        path = paths.within(paths.patch(name), "versions", number, "bases")
+        return self.transport.pages(path, FittingBase)
 
     def download(
         self,

@@ -5,6 +5,7 @@ else by its name alone, where that name is unique on both sides: a single file a
 the same weights name their tensors alike but lay them in other files.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,6 +133,55 @@ def touched(base: Base, patches: Iterable[Sequence[Part]]) -> dict[str, list[str
         for path, header in base.items()
     }
     return {path: names for path, names in listed.items() if names}
+
+
+# ── what an index can compare ────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a signature must find on a base, as keys: all of one set, or all of the other.
+
+    `by_name` is None where the signature repeats a name: then only addresses will do.
+    """
+
+    by_address: frozenset[int]
+    by_name: frozenset[int] | None
+
+
+def needs(parts: Sequence[Part]) -> Needs:
+    """The keys of a signature's tensors."""
+    by_address = frozenset(_key(part.name, part.shape, part.path) for part in parts)
+    unique = len({part.name for part in parts}) == len(parts)
+    by_name = frozenset(_key(part.name, part.shape) for part in parts) if unique else None
+    return Needs(by_address, by_name)
+
+
+def offers(base: Base) -> frozenset[int]:
+    """The keys that a base has for signatures: patchable tensors, by name where that is unique.
+
+    A signature whose `by_address` or `by_name` lies in here passes `check`. Only one that needs
+    both ways at once passes `check` and is not found: a base would have to repeat some of its
+    names, and hold others in other files than the model that it was extracted from.
+    """
+    there = Counter(name for header in base.values() for name in header.by_name)
+    found = set()
+    for path, header in base.items():
+        for tensor in header.tensors:
+            if tensor.dtype in PATCHABLE:
+                found.add(_key(tensor.name, tensor.shape, path))
+                if there[tensor.name] == 1:
+                    found.add(_key(tensor.name, tensor.shape))
+    return frozenset(found)
+
+
+def _key(name: str, shape: Sequence[int], path: str = "") -> int:
+    """A signed 64-bit number, as Postgres keeps them; equal keys mean equal tensors but for luck.
+
+    A recipe is checked by `check` all the same.
+    """
+    text = "\0".join((path, name, *map(str, shape)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
 
 
 def _extents(shape: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from service.db.tables.models import Model, ModelFile, ModelVersion
 from service.layout.header import Header, parse
 from service.layout.strict_json import BadJson, json_object
 from service.names import Digest, Name, Reference, digest_of_json, version_number, weights_digest
-from service.registry import aliases, blobs, lines
+from service.registry import aliases, blobs, fits, lines
 from service.registry.access import Principal
 
 WEIGHTS: Final = ".safetensors"
@@ -122,6 +122,7 @@ def publish(
             for path, (digest, size) in sorted(table.items())
         ],
     )
+    version.architecture_id = fits.architecture_of(session, headers(session, version.weight_files))
     session.add(version)
     session.flush()
     session.refresh(version)

@@ -13,7 +13,7 @@ from service.db.tables.operations import Operation
 from service.db.tables.patches import Patch, PatchVersion
 from service.layout.fit import Place
 from service.names import Digest, Name
-from service.registry import blobs, lines, operations
+from service.registry import blobs, fits, lines, operations
 from service.registry.access import Principal
 
 VERIFY = "verify"
@@ -83,6 +83,9 @@ def publish(
         clean_digest=signature.inputs.get("clean"),
         summary=signature.summary,
         tensors=signature.tensors,
+        requirement_id=fits.requirement_of(
+            session, [Place.from_json(row) for row in signature.tensors]
+        ),
         operation_id=operation.id if operation else None,
         created_by=by,
     )

@@ -1,6 +1,8 @@
 """Which tensors of a base a signature touches, and why it may not fit."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.layout import fit
 from service.layout.codecs import Kind
@@ -87,3 +89,36 @@ def test_a_place_is_recorded_and_read_again() -> None:
 
     assert Place.from_json(place.to_json()) == place
     assert Place.of(place) == place
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+FILES = st.sampled_from(["one", "two"])
+EXTENTS = st.sampled_from([(2,), (3,)])
+
+
+@given(
+    base=st.dictionaries(
+        FILES,
+        st.dictionaries(NAMES, st.tuples(st.sampled_from(["F16", "F8_E4M3"]), EXTENTS)),
+        max_size=2,
+    ),
+    parts=st.dictionaries(st.tuples(FILES, NAMES), EXTENTS, min_size=1, max_size=3),
+)
+def test_what_the_index_finds_is_what_the_check_passes(
+    base: dict[str, dict[str, tuple[str, tuple[int, ...]]]],
+    parts: dict[tuple[str, str], tuple[int, ...]],
+) -> None:
+    headers = {
+        path: compose([(name, dtype, shape) for name, (dtype, shape) in tensors.items()])
+        for path, tensors in base.items()
+    }
+    places = [_place(path, name, shape) for (path, name), shape in parts.items()]
+
+    needs, offers = fit.needs(places), fit.offers(headers)
+    found = needs.by_address <= offers or (needs.by_name is not None and needs.by_name <= offers)
+
+    there = fit.resolve(headers, places)
+    ways = {address == where for address, where in there.items()}
+    repeated = {name for name in base.get("one", {}) if name in base.get("two", {})}
+    both_ways = len(ways) > 1 and any(place.name in repeated for place in places)
+    assert found == (fit.check(headers, places) == []) or both_ways

@@ -25,6 +25,8 @@ class ModelVersion(VersionColumns, Table):
     files_digest: Mapped[str]
     """Over all files: publishing the same files again finds this version."""
     size_bytes: Mapped[int]
+    architecture_id: Mapped[int | None] = mapped_column(ForeignKey("architectures.id"), index=True)
+    """What it offers to patches; None where it was published before that was kept."""
 
     model: Mapped[Model] = relationship(lazy="joined", innerjoin=True)
     files: Mapped[list["ModelFile"]] = relationship(

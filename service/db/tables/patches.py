@@ -44,6 +44,8 @@ class PatchVersion(VersionColumns, Table):
     """What the patch needs of a base: [path, name, shape, kind] each. Up to megabytes, and read
     only where a recipe is made for the first time."""
     operation_id: Mapped[str | None]
+    requirement_id: Mapped[int | None] = mapped_column(ForeignKey("requirements.id"), index=True)
+    """What it needs of a base; None where it was published before that was kept."""
 
     patch: Mapped[Patch] = relationship(lazy="joined", innerjoin=True)
     clean: Mapped[ModelVersion | None] = relationship(foreign_keys=[clean_version_id])
