@@ -330,6 +330,69 @@ class BlobNotFound(NotFound):
 
 
 @dataclass(eq=False)
+class UploadEnded(Gone):
+    """An upload in parts is over: it was aborted, took too long or held the wrong bytes."""
+
+    upload: str
+    reason: str
+    slug = "upload-ended"
+
+    def __str__(self) -> str:
+        return f"upload {self.upload} {self.reason}; begin another with POST /v1/uploads"
+
+
+@dataclass(eq=False)
+class UploadSealed(Conflict):
+    """An upload takes no more parts while it is checked."""
+
+    upload: str
+    slug = "upload-sealed"
+
+    def __str__(self) -> str:
+        return (
+            f"upload {self.upload} was declared complete and takes no more parts; "
+            f"GET /v1/uploads/{self.upload} names the operation that checks it"
+        )
+
+
+@dataclass(eq=False)
+class PartsMissing(Conflict):
+    """An upload is not complete: some of its parts have not arrived.
+
+    `missing` holds the numbers of the first hundred.
+    """
+
+    upload: str
+    count: int
+    missing: list[int]
+    slug = "parts-missing"
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.missing[:10]))
+        more = f" and {self.count - 10} more" if self.count > 10 else ""  # noqa: PLR2004
+        return (
+            f"part {shown}{more} of upload {self.upload} did not arrive; send what is missing, "
+            "then complete it"
+        )
+
+
+@dataclass(eq=False)
+class PartSizeWrong(Invalid):
+    """A part of an upload must have exactly the size that its place calls for."""
+
+    part: int
+    expected_bytes: int
+    announced_bytes: int
+    slug = "part-size-wrong"
+
+    def __str__(self) -> str:
+        return (
+            f"part {self.part} holds {self.expected_bytes} bytes, not {self.announced_bytes}; "
+            "every part has the upload's part_bytes, only the last may be shorter"
+        )
+
+
+@dataclass(eq=False)
 class DiskFull(StorageFull):
     """The blob store has no room left above its reserve."""
 
@@ -500,6 +563,23 @@ class ThingExists(Conflict):
 
 
 @dataclass(eq=False)
+class ResultsDiffer(Conflict):
+    """Another result of the same condition was published before."""
+
+    patch: str
+    condition: str
+    accuracy: float
+    n: int
+    slug = "results-differ"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.patch}: for {self.condition} the accuracy {self.accuracy:.4g} of {self.n} "
+            "images is published already; name another seed or severity for another measurement"
+        )
+
+
+@dataclass(eq=False)
 class StillNeeded(Conflict):
     """A version that something points at cannot be deleted."""
 
@@ -542,6 +622,62 @@ class BadFileSet(Invalid):
 
     def __str__(self) -> str:
         return f"the files do not make a model version: {self.reason}"
+
+
+@dataclass(eq=False)
+class BadForwardOrder(Invalid):
+    """The forward order that was given does not belong to the files."""
+
+    reason: str
+    slug = "bad-forward-order"
+
+    def __str__(self) -> str:
+        return f"forward order: {self.reason}"
+
+
+@dataclass(eq=False)
+class BadCheckpoint(Invalid):
+    """A PyTorch checkpoint cannot be converted."""
+
+    file: str
+    reason: str
+    slug = "bad-checkpoint"
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.file} cannot be converted: {self.reason}"
+
+
+@dataclass(eq=False)
+class UnsafeCheckpoint(Invalid):
+    """A PyTorch checkpoint needs more than tensors: loading it would import and run code.
+
+    Nothing of it was run. Only what `torch.load(weights_only=True)` allows is read.
+    """
+
+    file: str
+    globals: list[str]
+    slug = "unsafe-checkpoint"
+
+    def __str__(self) -> str:
+        return (
+            f"checkpoint {self.file} would run {', '.join(self.globals)} when it is loaded, and "
+            "was not; save the weights alone, with torch.save(model.state_dict(), FILE)"
+        )
+
+
+@dataclass(eq=False)
+class ConversionOverLimit(TooLarge):
+    """Converting a PyTorch checkpoint takes more than a converter may use."""
+
+    file: str
+    limit: str
+    slug = "conversion-over-limit"
+
+    def __str__(self) -> str:
+        return (
+            f"converting {self.file} takes more than {self.limit}; convert it yourself and push "
+            "safetensors"
+        )
 
 
 @dataclass(eq=False)
