@@ -83,7 +83,92 @@ class DigestJob:
     plans: Mapping[str, Plan]
 
 
-Job = ExtractJob | BuildJob | VerifyJob | DigestJob
+@dataclass(frozen=True, slots=True)
+class SignatureInput:
+    """A patch file to compare; `id` is what the answer calls it by."""
+
+    id: int
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureMeasures:
+    """What the catalogue keeps of a signature to compare it by: `tensors.similarity.Measured`.
+
+    Little endian: `keys` i64, `energies` f64, one a kernel; `sketch` f16.
+    """
+
+    keys: bytes
+    energies: bytes
+    sketch: bytes
+    length: float
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSignature:
+    """A signature of the catalogue; `floor` is what a new neighbour must exceed to matter."""
+
+    file: SignatureInput
+    measures: SignatureMeasures
+    floor: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexJob:
+    """Measure new signatures and find the `kept` nearest of each, and whom they are near to."""
+
+    new: tuple[SignatureInput, ...]
+    known: tuple[KnownSignature, ...]
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompareJob:
+    """Compare patch files, each with each, kernel by kernel."""
+
+    patches: tuple[SignatureInput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyJob:
+    """Compare an unknown signature with all that are known: a patch file, or one to extract."""
+
+    unknown: SignatureInput | ExtractJob
+    known: tuple[KnownSignature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInput:
+    """A PyTorch checkpoint, and the path that its weights will have in the version."""
+
+    path: str
+    target: str
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInput:
+    """The index of a sharded set of checkpoints, and the path of the one that replaces it."""
+
+    path: str
+    target: str
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertJob:
+    """Convert a version's PyTorch checkpoints to safetensors."""
+
+    checkpoints: tuple[CheckpointInput, ...]
+    indexes: tuple[IndexInput, ...]
+
+
+Job = (
+    ConvertJob | ExtractJob | BuildJob | VerifyJob | DigestJob | IndexJob | CompareJob | IdentifyJob
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +253,105 @@ class DigestMade:
         return ()
 
 
-Made = ExtractMade | BuildMade | VerifyMade | DigestMade
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How like signature `other` is to signature `one`.
+
+    `error` is one standard deviation of an estimated cosine, 0 of an exact one; the shares are the
+    parts of either's energy that lie in kernels which both hold.
+    """
+
+    one: int
+    other: int
+    cosine: float
+    error: float
+    own_share: float
+    other_share: float
+
+    @property
+    def strength(self) -> float:
+        """How far from zero the cosine certainly is: what neighbours are chosen by."""
+        return max(0.0, abs(self.cosine) - 2 * self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _WithoutFiles:
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """Nothing: all that was found is recorded."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexMade(_WithoutFiles):
+    """New signatures by id, why some could not be read, and who is near whom, both ways."""
+
+    measures: Mapping[int, SignatureMeasures]
+    unreadable: Mapping[int, str]
+    likenesses: tuple[Likeness, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareMade(_WithoutFiles):
+    """What `compute.compare.compare` found."""
+
+    comparison: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyMade(_WithoutFiles):
+    """Every known signature that shares a kernel with the unknown one, which is called 0."""
+
+    likenesses: tuple[Likeness, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedFile:
+    """What a checkpoint became; `header` is the safetensors header, byte for byte.
+
+    `order` lists the tensors as the checkpoint did, `tied` further names of shared ones with the
+    name that was kept; `isolated` says whether the converter had left the network altogether.
+    """
+
+    source: str
+    source_digest: Digest
+    path: str
+    file: MadeFile
+    header: bytes
+    order: tuple[str, ...]
+    tied: Mapping[str, str]
+    left_out: tuple[str, ...]
+    isolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MadeIndex:
+    """The index of a set of converted shards."""
+
+    path: str
+    file: MadeFile
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertMade:
+    """What a version's checkpoints became."""
+
+    weights: tuple[ConvertedFile, ...]
+    indexes: tuple[MadeIndex, ...]
+
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """What is to be stored."""
+        return tuple(each.file for each in (*self.weights, *self.indexes))
+
+
+Made = (
+    ConvertMade
+    | ExtractMade
+    | BuildMade
+    | VerifyMade
+    | DigestMade
+    | IndexMade
+    | CompareMade
+    | IdentifyMade
+)
