@@ -1,6 +1,9 @@
 """Base models, their versions and files, and their aliases."""
 
+from typing import Any
+
 from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from service.db.declarative import Key, Now, Table
@@ -27,6 +30,14 @@ class ModelVersion(VersionColumns, Table):
     size_bytes: Mapped[int]
     architecture_id: Mapped[int | None] = mapped_column(ForeignKey("architectures.id"), index=True)
     """What it offers to patches; None where it was published before that was kept."""
+    forward_order: Mapped[list[list[str]] | None] = mapped_column(
+        JSONB(none_as_null=True), deferred=True
+    )
+    """[path, name] of the tensors as data passes them, where that is known."""
+    conversion: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """What it was converted from, if it was: checkpoints, tied names, what was left out."""
+    source_digest: Mapped[str | None]
+    """Over the files that it was converted from: publishing them again finds this version."""
 
     model: Mapped[Model] = relationship(lazy="joined", innerjoin=True)
     files: Mapped[list["ModelFile"]] = relationship(
