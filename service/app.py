@@ -17,6 +17,7 @@ from service.db import engine as db
 from service.http import middleware, openapi, problems
 from service.http.deps import Parts
 from service.http.waiting import Listener
+from service.hub import mount
 from service.registry import operations, plans
 from service.settings import MIB, Settings
 from service.web import pages
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(problem_pages.router)
     pages.install(app)
+    mount.install(app)
     problems.install(app, page=pages.draw_problem)
     app.add_middleware(middleware.BodyLimit, limit_bytes=JSON_LIMIT_BYTES, streamed=STREAMED)
     app.add_middleware(middleware.Doorway)  # added last, so it stands outermost

@@ -1,7 +1,7 @@
 """Recipes: read, resolve to exact versions, check that all fits, name by digest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service import errors
-from service.db.tables.models import ModelVersion
+from service.db.tables.models import Model, ModelVersion
 from service.db.tables.patches import PatchVersion
 from service.db.tables.recipes import Recipe, RecipePatch
 from service.layout import fit
@@ -172,6 +172,32 @@ def find(session: Session, digest: Digest) -> Recipe:
     if recipe is None:
         raise errors.ThingNotFound("recipe", digest)
     return recipe
+
+
+def is_known(session: Session, digest: Digest) -> bool:
+    """Whether a recipe was recorded."""
+    return session.scalar(select(Recipe.digest).where(Recipe.digest == digest)) is not None
+
+
+def of_commit(session: Session, model: Model, commit: str) -> Resolved:
+    """The recorded recipe on a model's own weights whose digest begins with these hex digits.
+
+    Raises `ThingNotFound` and `ThingDeleted`.
+    """
+    first, last = (Digest(f"sha256:{commit:{filler}<64}") for filler in "0f")
+    own = (ModelVersion.model_id == model.id) & ModelVersion.deleted_at.is_(None)
+    found = session.scalars(select(Recipe).where(Recipe.digest.between(first, last))).first()
+    if found is None:
+        raise errors.ThingNotFound("commit", f"{model.full_name}@{commit}")
+    base = session.scalars(
+        select(ModelVersion)
+        .where(own, ModelVersion.weights_digest == found.base.weights_digest)
+        .order_by(ModelVersion.number.desc())
+    ).first()
+    if base is None:
+        raise errors.ThingNotFound("commit", f"{model.full_name}@{commit}")
+    resolved = _recorded(session, Digest(found.digest), "same_architecture")
+    return replace(resolved, base=base)
 
 
 def save(session: Session, resolved: Resolved, *, by: Principal) -> Recipe:
