@@ -1,8 +1,8 @@
 """Base models: publish versions, find them, and read what their files hold."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -128,72 +128,6 @@ def publish(
     session.refresh(version)
     aliases.advance(session, model, version.number, by=by)
     return version, True
-
-
-def _published(
-    session: Session, model: Model, files_digest: Digest, order: list[list[str]] | None
-) -> ModelVersion | None:
-    """The newest living version of these files; with an order, one that has just that."""
-    query = select(ModelVersion).where(
-        ModelVersion.model_id == model.id,
-        ModelVersion.files_digest == files_digest,
-        ModelVersion.deleted_at.is_(None),
-    )
-    if order is not None:
-        query = query.where(ModelVersion.forward_order == order)
-    return session.scalar(query.order_by(ModelVersion.number.desc()).limit(1))
-
-
-def converted_from(session: Session, name: Name, source: Digest) -> ModelVersion | None:
-    """The newest living version that was converted from these files; raises `ThingNotFound`."""
-    model = lines.find(session, Model, name)
-    query = select(ModelVersion).where(
-        ModelVersion.model_id == model.id,
-        ModelVersion.source_digest == source,
-        ModelVersion.deleted_at.is_(None),
-    )
-    return session.scalar(query.order_by(ModelVersion.number.desc()).limit(1))
-
-
-# ── forward order ────────────────────────────────────────────────────────────────────────────
-
-
-def addressed(order: Order, headers: Mapping[str, Header]) -> list[list[str]]:
-    """[path, name] of each tensor that an order names; raises `BadForwardOrder`.
-
-    What stands alone must be the name of one tensor.
-    """
-    places: dict[str, list[str]] = {}
-    for path, header in headers.items():
-        for name in header.names:
-            places.setdefault(name, []).append(path)
-    found: dict[tuple[str, str], None] = {}
-    for entry in order:
-        path, name = (None, entry) if isinstance(entry, str) else entry
-        paths = places.get(name, [])
-        if path is None and len(paths) > 1:
-            raise errors.BadForwardOrder(
-                f"tensor {name!r:.200} is in {len(paths)} files; give [path, name]"
-            )
-        if not paths or path not in {None, *paths}:
-            where = "" if path is None else f" in {path!r:.200}"
-            raise errors.BadForwardOrder(f"there is no tensor {name!r:.200}{where}")
-        address = (path or paths[0], name)
-        if address in found:
-            raise errors.BadForwardOrder(f"it names tensor {name!r:.200} twice")
-        found[address] = None
-    return [list(address) for address in found]
-
-
-def recorded_order(versions: Sequence[ModelVersion | None]) -> tuple[str, ...] | None:
-    """The names of tensors in forward order, as the first version has them that knows.
-
-    A name that several files hold stands where it is first met.
-    """
-    for version in versions:
-        if version is not None and version.forward_order is not None:
-            return tuple(dict.fromkeys(name for _, name in version.forward_order))
-    return None
 
 
 def listed(
