@@ -1,32 +1,51 @@
 """From a URL to a blob store."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from service import errors
+from service.blobs.bucket import Patience, connect
 from service.blobs.folder import FolderStore
-from service.blobs.s3 import Patience, S3Store, connect
+from service.blobs.s3 import S3Store
 from service.blobs.store import BlobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Presigning:
+    """Clients are sent to the S3 store with signed URLs.
+
+    `public_url` is the endpoint at which they reach it, where that is not the service's own.
+    """
+
+    public_url: str | None = None
 
 
 def open_store(
     url: str,
     *,
     endpoint_url: str | None = None,
+    presigning: Presigning | None = None,
     reserve_bytes: int | None = None,
     patience: Patience | None = None,
 ) -> BlobStore:
     """Open `s3://bucket/prefix`, `file:///folder` or the path of a folder.
 
-    `endpoint_url` and `patience` are for S3, `reserve_bytes` for a folder. Raises `BadStoreUrl`,
-    and for a folder `StoreUnavailable`; whether S3 answers is told by the store's `check`.
+    `endpoint_url`, `presigning` and `patience` are for S3, `reserve_bytes` for a folder. Raises
+    `BadStoreUrl`, and for a folder `StoreUnavailable`; whether S3 answers is told by the store's
+    `check`.
     """
     parts = urlsplit(url)
     match parts.scheme:
         case "s3":
             if not parts.netloc or parts.query or "@" in parts.netloc:
                 raise errors.BadStoreUrl(_without_secrets(url))
-            return S3Store(connect(endpoint_url, patience), parts.netloc, parts.path)
+            client = connect(endpoint_url, patience)
+            signer = None
+            if presigning is not None:
+                public_url = presigning.public_url
+                signer = connect(public_url, patience) if public_url else client
+            return S3Store(client, parts.netloc, parts.path, presigner=signer)
         case "file":
             if parts.netloc not in {"", "localhost"} or not parts.path.strip("/"):
                 raise errors.BadStoreUrl(_without_secrets(url))

@@ -6,13 +6,13 @@ from uuid import uuid4
 
 import pytest
 
+from service.blobs.bucket import Patience
 from service.blobs.folder import FolderStore
-from service.blobs.opening import open_store
-from service.blobs.s3 import Patience
+from service.blobs.opening import Presigning, open_store
 from service.blobs.store import BlobStore
 from tests.seaweed import S3Address, start_seaweed
 
-QUICK = Patience(connect_s=1, read_s=5, attempts=2)
+QUICK = Patience(connect_s=1, read_s=20, attempts=2)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,9 @@ def open_s3(monkeypatch: pytest.MonkeyPatch) -> Callable[[S3Address], BlobStore]
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", address.secret_key)
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         url = f"s3://{address.bucket}/{uuid4().hex}"
-        return open_store(url, endpoint_url=address.endpoint_url, patience=QUICK)
+        return open_store(
+            url, endpoint_url=address.endpoint_url, presigning=Presigning(), patience=QUICK
+        )
 
     return opened
 

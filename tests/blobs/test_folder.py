@@ -57,7 +57,7 @@ def test_a_disk_that_fills_up_while_writing_is_told(tmp_path: Path) -> None:
 
     with store.writer(DIGEST) as writer:
         writer.write(CONTENT[:10])
-        store._reserve_bytes = reserve_bytes
+        store._disk.reserve_bytes = reserve_bytes
         with pytest.raises(errors.DiskFull):
             writer.write(CONTENT[10:])
 
@@ -70,7 +70,7 @@ def test_the_reserve_is_a_twentieth_of_the_disk_and_at_most_a_gibibyte(tmp_path:
 
     store = FolderStore(tmp_path)
 
-    assert store._reserve_bytes == min(disk.f_blocks * disk.f_frsize // 20, 1024 * MIB)
+    assert store._disk.reserve_bytes == min(disk.f_blocks * disk.f_frsize // 20, 1024 * MIB)
 
 
 def test_a_file_size_limit_counts_as_a_full_disk(tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
 from service import errors
-from service.blobs.s3 import PART_BYTES
-from service.blobs.store import BlobStore
-from service.names import digest_of
+from service.blobs import bucket
+from service.blobs.bucket import connect
+from service.blobs.opening import Presigning, open_store
+from service.blobs.staging import PART_BYTES, Staged
+from service.blobs.store import MIB, BlobStore
+from service.names import Digest, digest_of
 from tests.seaweed import S3Address, Seaweed
 
 Open = Callable[[S3Address], BlobStore]
@@ -90,3 +95,99 @@ def test_a_prefix_keeps_two_stores_in_one_bucket_apart(s3: S3Address, open_s3: O
 
     assert list(other.digests()) == []
     assert other.stat(digest_of(content)) is None
+
+
+def test_a_damaged_blob_is_replaced_only_where_asked(s3: S3Address, open_s3: Open) -> None:
+    store = open_s3(s3)
+    content = b"sound bytes"
+    damaged = _damaged(store, s3, content)
+
+    with store.writer(damaged, len(content)) as writer:
+        writer.write(content)
+        writer.commit()
+    kept = store.read(damaged, 0, len(content))
+    with store.writer(damaged, len(content), replace=True) as writer:
+        writer.write(content)
+        writer.commit()
+
+    assert kept == content[::-1]
+    assert store.read(damaged, 0, len(content)) == content
+
+
+def _damaged(store: BlobStore, s3: S3Address, content: bytes) -> Digest:
+    """A blob whose object was overwritten with other bytes of the same size."""
+    digest = digest_of(content)
+    with store.writer(digest, len(content)) as writer:
+        writer.write(content)
+        writer.commit()
+    name = digest.removeprefix("sha256:")
+    key = f"{urlsplit(store.describe()).path[1:]}/sha256/{name[:2]}/{name}"
+    connect(s3.endpoint_url).put_object(Bucket=s3.bucket, Key=key, Body=content[::-1])
+    return digest
+
+
+def test_a_large_copy_within_the_store_is_made_in_pieces(
+    s3: S3Address, open_s3: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "COPY_BYTES", 5 * MIB)
+    store = open_s3(s3)
+    content = random.Random(5).randbytes(11 * MIB)  # noqa: S311
+    staged = store.staging.begin("0" * 32, digest_of(content), len(content))
+    with store.staging.part_writer(staged, 1) as writer:
+        writer.write(content)
+        writer.commit()
+
+    store.staging.seal(staged)
+    store.staging.publish(staged)
+
+    assert b"".join(store.stream(digest_of(content))) == content
+    assert store.sweep(0, staged_older_than_s=0) == 0
+
+
+def test_a_signed_url_gives_a_blob_by_ranges_under_a_name(s3: S3Address, open_s3: Open) -> None:
+    store = open_s3(s3)
+    content = b"0123456789"
+    with store.writer(digest_of(content)) as writer:
+        writer.write(content)
+        writer.commit()
+
+    url = store.presign_get(
+        digest_of(content), expires_s=60, filename='a "b".safetensors', content_type="text/x"
+    )
+    assert url is not None
+    part = httpx2.get(url, headers={"Range": "bytes=2-4"})
+    tampered = httpx2.get(url.replace("X-Amz-Expires=60", "X-Amz-Expires=600"))
+
+    assert (part.status_code, part.content) == (206, b"234")
+    assert part.headers["content-disposition"] == 'attachment; filename="a \\"b\\".safetensors"'
+    assert part.headers["content-type"] == "text/x"
+    assert part.headers["content-encoding"] == "identity"
+    assert tampered.status_code == 403
+
+
+def test_without_presigning_all_bytes_pass_through_the_service(
+    s3: S3Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    store = open_store(f"s3://{s3.bucket}", endpoint_url=s3.endpoint_url)
+    staged = Staged("0", digest_of(b""), 1, 1, "token")
+
+    assert store.presign_get(digest_of(b""), expires_s=60) is None
+    assert store.staging.part_url(staged, 1, 60) is None
+
+
+def test_signed_urls_lead_to_the_endpoint_that_clients_reach(
+    s3: S3Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    store = open_store(
+        f"s3://{s3.bucket}",
+        endpoint_url=s3.endpoint_url,
+        presigning=Presigning("https://blobs.example:9000"),
+    )
+
+    url = store.presign_get(digest_of(b""), expires_s=60)
+
+    assert str(url).startswith(f"https://blobs.example:9000/{s3.bucket}/sha256/")
