@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from service import errors
 from service.api import health, problem_pages, routes
-from service.blobs.opening import open_store
+from service.blobs.opening import Presigning, open_store
 from service.db import engine as db
 from service.http import middleware, openapi, problems
 from service.http.deps import Parts
@@ -23,7 +23,7 @@ from service.settings import MIB, Settings
 from service.web import pages
 
 JSON_LIMIT_BYTES: Final = MIB
-STREAMED: Final = ("/v1/blobs/",)
+STREAMED: Final = ("/v1/blobs/", "/v1/uploads/")
 TRANSFER_THREADS: Final = 16
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -88,6 +88,7 @@ async def _parts(settings: Settings) -> AsyncIterator[Parts]:
             store=open_store(
                 settings.blob_url,
                 endpoint_url=settings.s3_endpoint_url,
+                presigning=Presigning(settings.s3_public_url) if settings.s3_presign else None,
                 reserve_bytes=settings.disk_reserve_bytes,
             ),
             listener=listener,

@@ -38,6 +38,13 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = Field(
         default=None, description="Endpoint of an S3-compatible store; unset: as boto3 finds it."
     )
+    s3_presign: bool = Field(
+        default=True,
+        description="Are clients sent to the S3 store with signed URLs? Else all passes through.",
+    )
+    s3_public_url: str | None = Field(
+        default=None, description="Endpoint at which clients reach the S3 store, if another."
+    )
     disk_reserve_bytes: int | None = Field(
         default=None,
         ge=0,
