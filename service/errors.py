@@ -563,6 +563,18 @@ class ThingExists(Conflict):
 
 
 @dataclass(eq=False)
+class SeveralBases(Invalid):
+    """The recipes of a sweep must stand on one base."""
+
+    bases: list[str]
+    slug = "several-bases"
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.bases[:5])
+        return f"the recipes stand on different weights ({shown}); ask for one sweep a base"
+
+
+@dataclass(eq=False)
 class ResultsDiffer(Conflict):
     """Another result of the same condition was published before."""
 
@@ -825,6 +837,26 @@ class ScaleOverflows(Conflict):
 
     def __str__(self) -> str:
         return f"tensor {self.tensor!r} leaves the range of {self.dtype}; use smaller scales"
+
+
+@dataclass(eq=False)
+class CannotBalance(Conflict):
+    """Two patches of a recipe are too much alike to be balanced against each other.
+
+    A balanced recipe lets the sum hold as much of each signature as was asked for. Where two are
+    nearly the same there is no telling which of them to take: their scales would grow without need.
+    """
+
+    first: str
+    second: str
+    reason: str
+    slug = "cannot-balance"
+
+    def __str__(self) -> str:
+        return (
+            f"patches {self.first} and {self.second} cannot be balanced: {self.reason}; leave one "
+            "of them out, or give plain scales"
+        )
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ from service.api.v1 import (
     operations,
     patches,
     recipes,
+    sweeps,
     tokens,
     weights,
 )
@@ -64,6 +65,7 @@ for _noun in (
     evaluations,
     recipes,
     builds,
+    sweeps,
     weights,
     channels,
     operations,

@@ -1,6 +1,6 @@
 """Recipes: resolved, checked, built; the files that a build gives."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from service.schemas.recipes import (
     RequestBuild,
     ResolveRecipe,
 )
+from service.schemas.sweeps import RequestSweep, SweepView
 
 Require = Literal["same_base", "same_architecture"]
 
@@ -78,6 +79,24 @@ class Builds:
             return answer
         ended = Operations(self.transport).wait(answer.id, watch=watch)
         return self.get(str((ended.result or {})["id"]))
+
+    def sweep(
+        self,
+        recipes: Sequence[RecipeBody | str],
+        *,
+        require: Require = "same_architecture",
+        watch: Watch = unwatched,
+    ) -> list[BuildView]:
+        """Have many recipes on one base built in one walk over it, and wait for all of them.
+
+        Raises `OperationProblem`, and `ServiceProblem` for a recipe that could not be carried out.
+        """
+        body = RequestSweep(recipes=list(recipes), require=require)
+        response = self.transport.send("POST", "/v1/sweeps", body=body)
+        if response.status_code == _ACCEPTED:
+            Operations(self.transport).wait(read(response, OperationView).id, watch=watch)
+            return [self.ready(recipe, require=require) for recipe in recipes]
+        return read(response, SweepView).builds
 
     def manifest(self, build_id: str) -> dict[str, Any]:
         """What a build is made of, for machines."""

@@ -1,8 +1,13 @@
-"""Carry out a recipe: write one overlay a weight file, of the tensors that its patches touch."""
+"""Carry out recipes: write one overlay a weight file, of the tensors that the patches touch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,13 +18,16 @@ from service import errors
 from service.compute.sources import PatchSource, decode, load
 from service.layout import fit
 from service.layout.header import Header, Read
-from service.layout.overlay import OverlayWriter, overlay_header
+from service.layout.overlay import OverlayWriter, Sink, overlay_header
 from service.layout.patchfile import SignatureTensor
 from service.names import Digest, TensorAddress
 from service.tensors import arithmetic, raw
 
 Progress = Callable[[float], None]
 """Told how much is done, from 0 to 1, after each tensor; what it raises ends the work."""
+
+Recipe = Sequence[tuple[PatchSource, Decimal]]
+"""Patches in canonical order with their scales, none of them zero."""
 
 _NAMED: Final = 10
 
@@ -46,7 +54,7 @@ def build_overlay(
     base: Mapping[str, Header],
     path: str,
     read_base: Read,
-    patches: Sequence[tuple[PatchSource, Decimal]],
+    patches: Recipe,
     out_path: Path,
     *,
     device: torch.device,
@@ -59,24 +67,100 @@ def build_overlay(
     `ScaleOverflows`, `NotAPatchFile` where a tensor does not hash to its pinned digest, and
     `DoesNotFit`.
     """
+    [made] = build_overlays(
+        base, path, read_base, {out_path: patches}, device=device, progress=progress
+    ).values()
+    if isinstance(made, errors.ScaleOverflows):
+        raise made
+    return made
+
+
+def build_overlays(
+    base: Mapping[str, Header],
+    path: str,
+    read_base: Read,
+    recipes: Mapping[Path, Recipe],
+    *,
+    device: torch.device,
+    progress: Progress,
+) -> dict[Path, BuildResult | errors.ScaleOverflows]:
+    """Write the overlays that several recipes make of one weight file, by where each is to lie.
+
+    Each tensor of the base is read once, and each signature is decoded once a tensor. A recipe
+    whose scales overflow leaves a part of a file and its error; the others go on. Raises as
+    `build_overlay` does otherwise.
+    """
     arithmetic.check_denormals()
-    steps = _steps(base, path, patches)
-    header = overlay_header(base[path], list(steps))
-    whole = sum(tensor.size_bytes for tensor in header.tensors)
+    steps = {out: _steps(base, path, recipe) for out, recipe in recipes.items()}
+    touched = [t for t in base[path].tensors if any(t.name in each for each in steps.values())]
+    whole = sum(tensor.size_bytes for tensor in touched)
     done = 0
-    with out_path.open("wb") as out:
-        writer = OverlayWriter(out, header)
-        for tensor in header.tensors:
-            own = load(read_base, base[path].entry(tensor.name), device)
-            writer.write(tensor.name, raw.octets(_patched(tensor.name, own, steps, device)))
+    with ExitStack() as opened, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        overlays = {
+            out: _Overlay(
+                overlay_header(base[path], list(each)), opened.enter_context(out.open("wb")), each
+            )
+            for out, each in steps.items()
+        }
+        for tensor in touched:
+            own = load(read_base, tensor, device)
+            decoded = _Decoded(device, keep=len(overlays) > 1)
+            put = partial(_Overlay.put, name=tensor.name, own=own, decoded=decoded)
+            deque(pool.map(put, overlays.values()), maxlen=0)  # raises what one of them raised
             done += tensor.size_bytes
-            progress(done / whole if whole else 1.0)
-    return BuildResult(writer.finish(), header.file_size, header)
+            progress(done / whole)
+        if not touched:
+            progress(1.0)
+        return {out: overlay.finish() for out, overlay in overlays.items()}
 
 
-def _steps(
-    base: Mapping[str, Header], path: str, patches: Sequence[tuple[PatchSource, Decimal]]
-) -> dict[str, list[_Step]]:
+class _Overlay:
+    """One recipe's overlay, as far as it is written."""
+
+    def __init__(self, header: Header, sink: Sink, steps: Mapping[str, Sequence[_Step]]) -> None:
+        self._writer = OverlayWriter(sink, header)
+        self._steps = steps
+        self._failure: errors.ScaleOverflows | None = None
+
+    def put(self, *, name: str, own: Tensor, decoded: "_Decoded") -> None:
+        """Patch a tensor of the base and write it, if the recipe touches it."""
+        steps = self._steps.get(name)
+        if steps is None or self._failure is not None:
+            return
+        pairs = ((step.scale, decoded(step)) for step in steps)
+        try:
+            patched = arithmetic.patched(own, steps[0].tensor.kind, pairs, tensor=name)
+        except errors.ScaleOverflows as error:
+            self._failure = error
+        else:
+            self._writer.write(name, raw.octets(patched))
+
+    def finish(self) -> BuildResult | errors.ScaleOverflows:
+        """What became of it, once every tensor was put."""
+        header = self._writer.header
+        return self._failure or BuildResult(self._writer.finish(), header.file_size, header)
+
+
+class _Decoded:
+    """Signatures as a build adds them; decoded once, where several recipes add the same."""
+
+    def __init__(self, device: torch.device, *, keep: bool) -> None:
+        self._device = device
+        self._kept: dict[tuple[int, TensorAddress], Tensor] | None = {} if keep else None
+        self._lock = threading.Lock()
+
+    def __call__(self, step: _Step) -> Tensor:
+        """The signature of one step; raises `NotAPatchFile`."""
+        if self._kept is None:
+            return decode(step.source, step.tensor, self._device)
+        key = id(step.source), step.tensor.address
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = decode(step.source, step.tensor, self._device)
+            return self._kept[key]
+
+
+def _steps(base: Mapping[str, Header], path: str, patches: Recipe) -> dict[str, list[_Step]]:
     """What is to be done to each tensor of the file, in canonical order of the patches."""
     every = [source.patch.tensors for source, _ in patches]
     reasons = [reason for tensors in every for reason in fit.check(base, tensors)]
@@ -91,15 +175,3 @@ def _steps(
             if where.path == path and scale != 0:
                 steps.setdefault(where.name, []).append(_Step(source, tensor, scale))
     return steps
-
-
-def _patched(
-    name: str, own: Tensor, steps: Mapping[str, Sequence[_Step]], device: torch.device
-) -> Tensor:
-    kind = steps[name][0].tensor.kind
-    return arithmetic.patched(own, kind, _decoded(steps[name], device), tensor=name)
-
-
-def _decoded(steps: Sequence[_Step], device: torch.device) -> Iterator[tuple[Decimal, Tensor]]:
-    for step in steps:
-        yield step.scale, decode(step.source, step.tensor, device)

@@ -3,48 +3,47 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from service import errors
-from service.compute import extract
-from service.compute.build import build_overlay
+from service.compute import catalogue, extract
 from service.compute.digest import digest_files
+from service.compute.ingest.convert import convert
 from service.compute.jobs import (
     BuildJob,
     BuildMade,
+    CompareJob,
+    CompareMade,
+    ConvertJob,
     DigestJob,
     DigestMade,
     ExtractJob,
     ExtractMade,
+    IdentifyJob,
+    IdentifyMade,
+    IndexJob,
+    IndexMade,
     Job,
     Made,
     MadeFile,
-    MadeOverlay,
     MadeSignature,
-    ModelInput,
+    SweepJob,
     VerifyJob,
     VerifyMade,
 )
 from service.compute.measure import ExtractOptions
+from service.compute.opening import OpenRead, Told, open_model
 from service.compute.pairing import Trio
-from service.compute.sources import ModelFiles, PatchSource, WeightFile
+from service.compute.sources import PatchSource
+from service.compute.sweep import sweep
 from service.compute.verify import verify_patch
 from service.layout import fit, patchfile
 from service.layout.disk import reader
-from service.layout.header import Read, read_header
 from service.layout.patchfile import PatchFile
-from service.names import Digest
 from service.tensors.selection import parse_layers, parse_projection, parse_quality
-
-OpenRead = Callable[[Digest], Read]
-"""Opens a blob for reads of byte ranges."""
-Told = Callable[[float, str], None]
-"""Told how much is done, from 0 to 1, and what is being done."""
 
 _CUDA: Final = re.compile(r"cuda(?::(\d+))?")
 
@@ -79,7 +78,7 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def carry_out(
+def carry_out(  # noqa: PLR0911 - a table of the kinds of jobs
     job: Job, open_read: OpenRead, scratch: Path, device: torch.device, progress: Told
 ) -> Made:
     """Carry a job out; the files it makes lie in the empty folder `scratch`.
@@ -87,8 +86,12 @@ def carry_out(
     Raises what `extract`, `build_overlay` and `verify_patch` raise, and what `open_read` does.
     """
     match job:
+        case ConvertJob():
+            return convert(job, open_read, scratch, progress)
         case ExtractJob():
             return _extract(job, open_read, scratch, device, progress)
+        case SweepJob():
+            return sweep(job, open_read, scratch, device, progress)
         case BuildJob():
             return _build(job, open_read, scratch, device, progress)
         case VerifyJob():
@@ -97,15 +100,17 @@ def carry_out(
             return VerifyMade(_signature(verified.patch, verified.summary))
         case DigestJob():
             return DigestMade(digest_files(job.plans, open_read, progress))
+        case IndexJob() | CompareJob() | IdentifyJob():
+            return _compare(job, open_read, scratch, device, progress)
 
 
 def _extract(
     job: ExtractJob, open_read: OpenRead, scratch: Path, device: torch.device, progress: Told
 ) -> ExtractMade:
     trio = Trio(
-        _model(job.clean, open_read),
-        _model(job.robust, open_read),
-        _model(job.origin, open_read) if job.origin else None,
+        open_model(job.clean, open_read),
+        open_model(job.robust, open_read),
+        open_model(job.origin, open_read) if job.origin else None,
     )
     options = ExtractOptions(
         layers=parse_layers(job.layers),
@@ -146,48 +151,30 @@ def _signature(patch: PatchFile, summary: dict[str, Any]) -> MadeSignature:
 def _build(
     job: BuildJob, open_read: OpenRead, scratch: Path, device: torch.device, progress: Told
 ) -> BuildMade:
-    base = _model(job.base, open_read)
-    patches = _patches(job, open_read)
-    paths = _touched(base, patches)
-    overlays: list[MadeOverlay] = []
-    for number, path in enumerate(paths):
-
-        def told(done: float, number: int = number, path: str = path) -> None:
-            progress((number + done) / len(paths), f"building {path}")
-
-        out = scratch / f"overlay-{number}"
-        made = build_overlay(
-            base.headers,
-            path,
-            base.files[path].read,
-            patches,
-            out,
-            device=device,
-            progress=told,
-        )
-        file = MadeFile(out, made.digest, made.size_bytes)
-        overlays.append(MadeOverlay(path, file, made.header.raw))
-    return BuildMade(tuple(overlays))
+    recipes = SweepJob(job.base, (job.patches,))
+    [made] = sweep(recipes, open_read, scratch, device, progress).recipes
+    if isinstance(made, errors.PatchbayError):
+        raise made
+    return made
 
 
-def _patches(job: BuildJob, open_read: OpenRead) -> list[tuple[PatchSource, Decimal]]:
-    patches = []
-    for patch in job.patches:
-        read = open_read(patch.digest)
-        source = PatchSource(patchfile.read(read, patch.size_bytes), read)
-        patches.append((source, patch.scale))
-    return patches
-
-
-def _touched(base: ModelFiles, patches: Sequence[tuple[PatchSource, Decimal]]) -> list[str]:
-    """The weight files that a tensor of a patch lies in."""
-    found = [fit.resolve(base.headers, source.patch.tensors) for source, _ in patches]
-    return sorted({address.path for each in found for address in each.values()})
-
-
-def _model(model: ModelInput, open_read: OpenRead) -> ModelFiles:
-    files = {}
-    for file in model.files:
-        read = open_read(file.digest)
-        files[file.path] = WeightFile(read_header(read, file.size_bytes, file.path), read)
-    return ModelFiles(files, model.digest, model.reference)
+def _compare(
+    job: IndexJob | CompareJob | IdentifyJob,
+    open_read: OpenRead,
+    scratch: Path,
+    device: torch.device,
+    progress: Told,
+) -> IndexMade | CompareMade | IdentifyMade:
+    if isinstance(job, IndexJob):
+        return catalogue.index(job, open_read, device, progress)
+    if isinstance(job, CompareJob):
+        return catalogue.compare_all(job, open_read, device, progress)
+    if isinstance(job.unknown, ExtractJob):
+        made = _extract(job.unknown, open_read, scratch, device, progress).patch
+        assert made is not None  # noqa: S101  # no dry run was asked for
+        with made.path.open("rb") as file:
+            read = reader(file)
+            unknown = PatchSource(patchfile.read(read, made.size_bytes), read)
+            return catalogue.identify(unknown, job.known, open_read, device, progress)
+    unknown = catalogue.open_signature(job.unknown, open_read)
+    return catalogue.identify(unknown, job.known, open_read, device, progress)

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from service.errors import PatchbayError
 from service.layout.splice import Plan
 from service.names import Digest
 
@@ -66,6 +67,14 @@ class BuildJob:
 
     base: ModelInput
     patches: tuple[PatchInput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepJob:
+    """Make the overlays of several recipes on one base; patches in canonical order."""
+
+    base: ModelInput
+    recipes: tuple[tuple[PatchInput, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +176,15 @@ class ConvertJob:
 
 
 Job = (
-    ConvertJob | ExtractJob | BuildJob | VerifyJob | DigestJob | IndexJob | CompareJob | IdentifyJob
+    ConvertJob
+    | ExtractJob
+    | BuildJob
+    | SweepJob
+    | VerifyJob
+    | DigestJob
+    | IndexJob
+    | CompareJob
+    | IdentifyJob
 )
 
 
@@ -227,6 +244,19 @@ class BuildMade:
     def files(self) -> tuple[MadeFile, ...]:
         """What is to be stored."""
         return tuple(overlay.file for overlay in self.overlays)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepMade:
+    """The overlays of each recipe of a sweep, or why it could not be carried out."""
+
+    recipes: tuple[BuildMade | PatchbayError, ...]
+
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """What is to be stored: what is equal, once."""
+        made = [file for each in self.recipes if isinstance(each, BuildMade) for file in each.files]
+        return tuple({file.digest: file for file in made}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,13 +372,14 @@ class ConvertMade:
     @property
     def files(self) -> tuple[MadeFile, ...]:
         """What is to be stored."""
-        return tuple(each.file for each in (*self.weights, *self.indexes))
+        return (*(each.file for each in self.weights), *(each.file for each in self.indexes))
 
 
 Made = (
     ConvertMade
     | ExtractMade
     | BuildMade
+    | SweepMade
     | VerifyMade
     | DigestMade
     | IndexMade

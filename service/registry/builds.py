@@ -43,6 +43,26 @@ def request(
 
     Everybody who asks for one recipe shares one operation. Raises `NoWorker`, `QueueFull`.
     """
+    build, under_way = claim(session, resolved, by=by)
+    if build.state == READY or under_way is not None:
+        return build, under_way
+    operation = begin(
+        session,
+        [build],
+        BUILD,
+        recipes.pinned(resolved),
+        {"recipe": build.recipe_digest},
+        by=by,
+        limits=limits,
+    )
+    return build, operation
+
+
+def claim(session: Session, resolved: Resolved, *, by: Principal) -> tuple[Build, Operation | None]:
+    """The build of a recipe, and the operation that is making it.
+
+    Where it is neither ready nor being made, it is held until the transaction ends.
+    """
     made = session.get(Build, resolved.canonical.digest)
     if made is not None and made.state == READY:
         return made, None  # the common case, a warm pull, locks and writes nothing
@@ -58,47 +78,50 @@ def request(
         .with_for_update(of=Build)
         .execution_options(populate_existing=True)
     ).one()
-    if build.state == READY:
-        return build, None
-    if not resolved.parts:
+    if build.state != READY and not resolved.parts:
         build.state, build.ready_at = READY, func.now()
         session.flush()
         session.refresh(build)
-        return build, None
     if build.state == BUILDING and build.operation_id is not None:
         under_way = operations.find(session, build.operation_id)
         if not State(under_way.state).ended:
             return build, under_way
+    return build, None
+
+
+def begin(
+    session: Session,
+    claimed: Sequence[Build],
+    kind: str,
+    subject: str,
+    body: Mapping[str, Any],
+    *,
+    by: Principal,
+    limits: operations.Limits,
+) -> Operation:
+    """Queue one operation that makes the claimed builds; raises `NoWorker`, `QueueFull`."""
     operations.require_worker(session, queue.GPU, limits)
-    operation = operations.request(
-        session,
-        BUILD,
-        recipes.pinned(resolved),
-        {"recipe": recipe.digest},
-        by=by,
-        on=queue.GPU,
-        limits=limits,
-    )
-    build.state, build.operation_id = BUILDING, operation.id
+    operation = operations.request(session, kind, subject, body, by=by, on=queue.GPU, limits=limits)
+    for build in claimed:
+        build.state, build.operation_id = BUILDING, operation.id
     session.flush()
-    return build, operation
+    return operation
 
 
 def inputs(
-    session: Session, request: Mapping[str, Any]
+    session: Session, recipe: Digest
 ) -> tuple[ModelVersion, list[tuple[PatchVersion, Decimal]]]:
     """What the worker must read: the base, and the patches in canonical order."""
-    resolved = recipes.loaded(recipes.find(session, Digest(request["recipe"])))
+    resolved = recipes.loaded(recipes.find(session, recipe))
     return resolved.base, [(part.version, part.scale) for part in resolved.parts]
 
 
-def record(session: Session, operation: Operation, overlays: Sequence[Overlay]) -> dict[str, Any]:
-    """Publish a build; answers the operation's result.
+def record(session: Session, digest: Digest, overlays: Sequence[Overlay]) -> dict[str, Any]:
+    """Publish the build of a recipe; answers what an operation says of it.
 
-    `operation` is held by the caller. A rebuild must give the bytes that were recorded first, or
+    The operation is held by the caller. A rebuild must give the bytes that were recorded first, or
     raises `BuildDiffers`.
     """
-    digest = Digest(operation.request["recipe"])
     build = session.get(Build, digest, with_for_update={"of": Build}, populate_existing=True)
     if build is None:
         raise errors.ThingNotFound("build", digest)

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -30,6 +31,11 @@ def request(session: Session, wanted: recipes.Resolved) -> Operation:
     _, operation = builds.request(session, wanted, by=OWNER, limits=LIMITS)
     assert operation is not None
     return operation
+
+
+def record(session: Session, wanted: recipes.Resolved, made: Overlay) -> dict[str, Any]:
+    request(session, wanted)
+    return builds.record(session, wanted.canonical.digest, [made])
 
 
 def overlay(session: Session, wanted: recipes.Resolved, content: str = "overlay") -> Overlay:
@@ -70,9 +76,9 @@ def test_without_a_live_worker_a_build_is_refused(session: Session) -> None:
 
 
 def test_a_recorded_build_is_ready_and_planned(session: Session, wanted: recipes.Resolved) -> None:
-    operation = request(session, wanted)
+    request(session, wanted)
 
-    result = builds.record(session, operation, [overlay(session, wanted)])
+    result = builds.record(session, wanted.canonical.digest, [overlay(session, wanted)])
 
     build = builds.ready(session, wanted.canonical.digest)
     patched = plans.plan(session, build, Part.WEIGHTS, None)
@@ -84,23 +90,23 @@ def test_a_recorded_build_is_ready_and_planned(session: Session, wanted: recipes
 
 
 def test_a_rebuild_that_differs_fails_loudly(session: Session, wanted: recipes.Resolved) -> None:
-    builds.record(session, request(session, wanted), [overlay(session, wanted)])
+    record(session, wanted, overlay(session, wanted))
     builds.expire(session, builds.ready(session, wanted.canonical.digest))
-    operation = request(session, wanted)
+    request(session, wanted)
 
     with pytest.raises(errors.BuildDiffers, match=digest("other")):
-        builds.record(session, operation, [overlay(session, wanted, "other")])
+        builds.record(session, wanted.canonical.digest, [overlay(session, wanted, "other")])
 
 
 def test_an_expired_build_is_made_again_to_the_same_bytes(
     session: Session, wanted: recipes.Resolved
 ) -> None:
-    builds.record(session, request(session, wanted), [overlay(session, wanted)])
+    record(session, wanted, overlay(session, wanted))
     builds.expire(session, builds.ready(session, wanted.canonical.digest))
     with pytest.raises(errors.BuildNotReady):
         builds.ready(session, wanted.canonical.digest)
 
-    builds.record(session, request(session, wanted), [overlay(session, wanted)])
+    record(session, wanted, overlay(session, wanted))
 
     assert builds.ready(session, wanted.canonical.digest).state == READY
 
@@ -123,7 +129,7 @@ def test_several_weight_files_must_be_named(session: Session) -> None:
     base = models.headers(session, clean.weight_files)["unet/model.safetensors"]
     header = overlay_header(base, ["conv.weight"])
     made = Overlay("unet/model.safetensors", digest("o"), header.file_size, header.raw)
-    builds.record(session, request(session, wanted), [made])
+    record(session, wanted, made)
     build = builds.ready(session, wanted.canonical.digest)
 
     with pytest.raises(errors.SeveralFiles, match=r"unet/model\.safetensors"):

@@ -3,16 +3,33 @@
 from collections.abc import Mapping
 from typing import Final
 
-from service.registry import builds, digests, extractions, patches
-from service.worker.kinds.builds import BUILDING
+from service.registry import (
+    builds,
+    comparisons,
+    conversions,
+    digests,
+    extractions,
+    identifications,
+    patches,
+    similarity,
+    sweeps,
+)
+from service.worker.kinds.builds import BUILDING, SWEEPING
 from service.worker.kinds.digests import DIGESTING
 from service.worker.kinds.extractions import EXTRACTION
 from service.worker.kinds.kind import Kind
+from service.worker.kinds.models import CONVERSION
 from service.worker.kinds.patches import VERIFICATION
+from service.worker.kinds.similarity import COMPARISON, IDENTIFICATION, INDEXING
 
 KINDS: Final[Mapping[str, Kind]] = {
     extractions.EXTRACT: EXTRACTION,
     builds.BUILD: BUILDING,
+    sweeps.SWEEP: SWEEPING,
+    conversions.CONVERT: CONVERSION,
     digests.DIGEST: DIGESTING,
     patches.VERIFY: VERIFICATION,
+    similarity.INDEX: INDEXING,
+    comparisons.COMPARE: COMPARISON,
+    identifications.IDENTIFY: IDENTIFICATION,
 }

@@ -1,0 +1,84 @@
+"""Sweeps: many recipes on one base, built in one walk over its tensors."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from service import errors
+from service.db.tables.builds import EXPIRED, READY, Build
+from service.db.tables.models import ModelVersion
+from service.db.tables.operations import Operation
+from service.db.tables.patches import PatchVersion
+from service.names import Digest
+from service.registry import builds, operations
+from service.registry.access import Principal
+from service.registry.builds import Overlay
+from service.registry.recipes import Resolved
+
+SWEEP: Final = "sweep"
+
+Patches = list[tuple[PatchVersion, Decimal]]
+
+
+def request(
+    session: Session, wanted: Sequence[Resolved], *, by: Principal, limits: operations.Limits
+) -> tuple[list[Build], Operation | None]:
+    """Ask for recipes on one base: their builds, and the operation that makes what is missing.
+
+    What another operation is making already is left to it. Raises `SeveralBases`, `NoWorker`,
+    `QueueFull`.
+    """
+    bases = sorted({resolved.base.reference for resolved in wanted})
+    if len({resolved.base.weights_digest for resolved in wanted}) > 1:
+        raise errors.SeveralBases(bases)
+    each = {resolved.canonical.digest: resolved for resolved in wanted}
+    # In order of their digests: two sweeps that hold some of each other's would never end.
+    claims = {digest: builds.claim(session, each[digest], by=by) for digest in sorted(each)}
+    missing = [
+        build for build, under_way in claims.values() if build.state != READY and not under_way
+    ]
+    found = [claims[resolved.canonical.digest][0] for resolved in wanted]
+    if not missing:
+        return found, next((under_way for _, under_way in claims.values() if under_way), None)
+    operation = builds.begin(
+        session,
+        missing,
+        SWEEP,
+        f"{len(missing)} recipe{'s' if len(missing) > 1 else ''} on {bases[0]}",
+        {"recipes": [build.recipe_digest for build in missing]},
+        by=by,
+        limits=limits,
+    )
+    return found, operation
+
+
+def inputs(session: Session, request: Mapping[str, Any]) -> tuple[ModelVersion, list[Patches]]:
+    """What the worker must read: the base, and each recipe's patches in canonical order."""
+    found = [builds.inputs(session, Digest(digest)) for digest in request["recipes"]]
+    return found[0][0], [patches for _, patches in found]
+
+
+def record(
+    session: Session,
+    operation: Operation,
+    made: Sequence[Sequence[Overlay] | errors.PatchbayError],
+) -> dict[str, Any]:
+    """Publish the builds of a sweep, in the request's order; answers the operation's result.
+
+    A recipe that could not be carried out is listed with the reason; the others are published.
+    Raises its error where none could be.
+    """
+    done: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    for digest, outcome in zip(operation.request["recipes"], made, strict=True):
+        if isinstance(outcome, errors.PatchbayError):
+            session.get_one(Build, digest).state = EXPIRED
+            failed.append({"recipe": digest, "type": outcome.slug, "detail": str(outcome)})
+        else:
+            done.append(builds.record(session, Digest(digest), outcome))
+    if not done:
+        raise next(outcome for outcome in made if isinstance(outcome, errors.PatchbayError))
+    session.flush()
+    return {"builds": done, "failed": failed}
