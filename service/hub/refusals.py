@@ -85,7 +85,8 @@ def _expected(request: Request, error: Exception) -> Response:
         case errors.TokenMissing():
             code = "RepoNotFound"
         case errors.BuildNotReady():
-            status = 403
+            # Clients show the message of this code, and hide that of a plain 403.
+            status, code = 401, "GatedRepo"
             message = "this recipe is not built yet; show a token (HF_TOKEN) to have it built"
         case errors.Broken():
             log.error("request failed", problem=error.slug, exc_info=error)

@@ -94,14 +94,8 @@ def identify(session: Session, text: str) -> Principal:
     )
     if token is None:
         raise errors.TokenInvalid
-    session.execute(
-        update(Token)
-        .where(
-            Token.id == token.id,
-            or_(Token.used_at.is_(None), Token.used_at < func.now() - USED_EVERY),
-        )
-        .values(used_at=func.now())
-    )
+    if token.used_at is None or token.used_at < datetime.now(UTC) - USED_EVERY:
+        session.execute(update(Token).where(Token.id == token.id).values(used_at=func.now()))
     scopes = frozenset(Scope(scope) for scope in token.scopes)
     return Principal(token.name, scopes, token.namespace_pattern)
 

@@ -47,6 +47,23 @@ def head(session: Session, channel: Channel) -> ChannelMove:
     return move(session, channel, channel.head)
 
 
+def pointed(session: Session, name: Name) -> tuple[int, Digest]:
+    """The number of a channel's last move and the recipe that it set, in one query.
+
+    What a fleet asks all day. Raises `ThingNotFound` and `ThingDeleted`.
+    """
+    row = session.execute(
+        select(Channel.head, Channel.deleted_at, ChannelMove.recipe_digest)
+        .join(ChannelMove, AT_HEAD)
+        .where(Channel.key == name.key)
+    ).one_or_none()
+    if row is None:
+        raise errors.ThingNotFound("channel", str(name))
+    if row.deleted_at is not None:
+        raise errors.ThingDeleted("channel", str(name))
+    return row.head, Digest(row.recipe_digest)
+
+
 def move(session: Session, channel: Channel, number: int) -> ChannelMove:
     """The move of this number; raises `ThingNotFound`."""
     found = session.get(ChannelMove, (channel.id, number))

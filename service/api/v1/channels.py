@@ -1,5 +1,6 @@
 """Channels: mutable names of recipes, what they point at, and every move they made."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
@@ -19,9 +20,9 @@ from service.http.problems import answers
 from service.http.ranges import has_it_already
 from service.http.serving import UNSENT
 from service.names import Digest, Name, short_patch_name
-from service.registry import channels, events, recipes
+from service.registry import channels, events, plans, recipes
 from service.registry.access import Principal
-from service.registry.plans import Part
+from service.registry.plans import FilePlan, Part
 from service.schemas.operations import Scope
 from service.schemas.recipes import (
     ChannelView,
@@ -200,9 +201,13 @@ def revert(
 # ── files ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _head(session: Session, name: Name) -> tuple[int, Digest]:
-    channel = channels.find(session, name)
-    return channel.head, Digest(channels.head(session, channel).recipe_digest)
+@dataclass(frozen=True, slots=True)
+class _Pointed:
+    """What a channel pointed at when it was read; `file` None: it is to be built first."""
+
+    move: int
+    recipe: Digest
+    file: FilePlan | None
 
 
 async def _pull(
@@ -216,24 +221,35 @@ async def _pull(
     wait_s: float,
 ) -> Response:
     """Send the channel's file; a caller who has it already may wait for the next move."""
-    move, recipe = await waiting.read(parts.sessions, lambda s: _head(s, name))
-    file = await serving.found(parts, serving.resolving(recipe), caller, part=part, path=path)
+
+    def look(session: Session) -> _Pointed:
+        move, recipe = channels.pointed(session, name)
+        try:
+            file = plans.find(session, parts.plans, recipe, part, path)
+        except errors.BuildNotReady:
+            return _Pointed(move, recipe, None)
+        return _Pointed(move, recipe, file)
+
+    async def planned(now: _Pointed) -> FilePlan:
+        resolve = serving.resolving(now.recipe)
+        return now.file or await serving.found(parts, resolve, caller, part=part, path=path)
+
+    now = await waiting.read(parts.sessions, look)
+    file = await planned(now)
     if wait_s and has_it_already(request.headers.get("if-none-match"), file.plan.etag):
-        seen = move
-        move, recipe = await waiting.until(
+        seen = now.move
+        now = await waiting.until(
             parts.listener,
             parts.sessions,
             events.of_channel(name.key),
-            lambda s: _head(s, name),
-            done=lambda head: head[0] != seen,
+            look,
+            done=lambda pointed: pointed.move != seen,
             wait_s=wait_s,
         )
-        if move != seen:
-            file = await serving.found(
-                parts, serving.resolving(recipe), caller, part=part, path=path
-            )
+        if now.move != seen:
+            file = await planned(now)
     response = serving.sent(request, parts, file)
-    response.headers["X-Patchbay-Move"] = str(move)
+    response.headers["X-Patchbay-Move"] = str(now.move)
     response.headers["Cache-Control"] = "no-cache"
     applied(response, wait_s)
     return response
