@@ -8,6 +8,7 @@ import typer
 from service import names
 from service.cli.output import size_text
 from service.cli.session import Run, command
+from service.layout import fileset
 from service.schemas.models import ModelVersionView
 from service.schemas.wire import EditLine
 
@@ -40,21 +41,52 @@ def add(app: typer.Typer) -> None:
         card: Card = None,
         spdx: License = None,
         label: Labels = None,
+        forward_order: Annotated[
+            Path | None,
+            typer.Option(help="A file of tensor names, one a line.", exists=True, dir_okay=False),
+        ] = None,
     ) -> None:
-        """Upload files and publish them as the next version of a model."""
+        """Upload files and publish them as the next version of a model.
+
+        PyTorch checkpoints are converted to safetensors by a worker.
+        """
         name = names.model_reference(model)
         if name.revision is not None:
             raise typer.BadParameter("a version gets its number when it is published; drop @…")
         chosen = files_of(files)
+        for path in [path for path in chosen if fileset.is_training_state(path)]:
+            run.out.note(f"not pushed: {path}, the state of a training")
+            del chosen[path]
+        fileset.check_paths(chosen)
+        order = forward_order.read_text("utf-8").splitlines() if forward_order else None
         run.client.models.ensure(str(name.name), about(card, spdx, label))
         with run.out.file_bars() as bars:
-            made = run.client.models.publish(str(name.name), chosen, progress=bars)
+            made = run.client.models.publish(
+                str(name.name),
+                chosen,
+                forward_order=order,
+                progress=bars,
+            )
         if not isinstance(made, ModelVersionView):
             with run.out.operation_bar(f"convert {name.name}") as watch:
                 ended = run.client.operations.wait(made.id, watch=watch)
             number = (ended.result or {})["version"]
             made = run.client.models.version(str(name.name), number)
-        run.out.result(made, [f"{made.reference}  {size_text(made.size_bytes)}"])
+        run.out.result(made, shown(made))
+
+
+def shown(made: ModelVersionView) -> list[str]:
+    """What people are told of a new version, and of what was converted for it."""
+    lines = [f"{made.reference}  {size_text(made.size_bytes)}"]
+    if made.conversion is None:
+        return lines
+    told = made.conversion
+    lines += [f"  {path}  from {source.path}" for path, source in told.converted.items()]
+    lines += [f"  {tied.name}  is {tied.same_as}, kept once" for tied in told.tied]
+    names = [
+        left.path if left.name is None else f"{left.name} of {left.path}" for left in told.left_out
+    ]
+    return lines + [f"  {name}  left out" for name in names]
 
 
 def files_of(given: list[Path]) -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """Models, their versions and aliases."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +61,18 @@ class Models:
         return lines.ensure(self, name, about)
 
     def publish(
-        self, name: str, files: Mapping[str, Path], *, progress: FileProgress = quiet
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        *,
+        forward_order: Sequence[str | tuple[str, str]] | None = None,
+        progress: FileProgress = quiet,
     ) -> ModelVersionView | OperationView:
-        """Upload files and make a version of them; an operation where they need converting."""
+        """Upload files and make a version of them; an operation where they need converting.
+
+        `forward_order` names tensors as data passes them; without it the order is known of
+        PyTorch checkpoints alone.
+        """
         blobs = Blobs(self.transport)
         digests: dict[str, str] = {
             path: blobs.upload(
@@ -71,9 +80,10 @@ class Models:
             ).digest
             for path, file in files.items()
         }
-        response = self.transport.send(
-            "POST", f"{paths.model(name)}/versions", body=PublishModelVersion(files=digests)
+        body = PublishModelVersion(
+            files=digests, forward_order=None if forward_order is None else list(forward_order)
         )
+        response = self.transport.send("POST", f"{paths.model(name)}/versions", body=body)
         if response.status_code == _ACCEPTED:
             return read(response, OperationView)
         return read(response, ModelVersionView)

@@ -71,18 +71,21 @@ def request(
 
 def inputs(session: Session, request: Mapping[str, Any]) -> Inputs:
     """What the worker must read; raises `ThingDeleted` where a version is gone meanwhile."""
-    origin, order = request["origin"], request.get("forward_order")
+    clean = models.resolve(session, model_reference(request["clean"]))
+    robust = models.resolve(session, model_reference(request["robust"]))
+    start, order = request["origin"], request.get("forward_order")
+    origin = models.resolve(session, model_reference(start)) if start else None
     return Inputs(
         patch=patch_name(request["patch"]),
-        clean=models.resolve(session, model_reference(request["clean"])),
-        robust=models.resolve(session, model_reference(request["robust"])),
-        origin=models.resolve(session, model_reference(origin)) if origin else None,
+        clean=clean,
+        robust=robust,
+        origin=origin,
         layers=request["layers"],
         projection=request["projection"],
         quality=request["quality"],
         dry_run=request["dry_run"],
         forward_order=None if order is None else tuple(order),
-        recorded_order=None,
+        recorded_order=models.recorded_order([clean, robust, origin]),
     )
 
 

@@ -1,8 +1,8 @@
 """Base models: publish versions, find them, and read what their files hold."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -11,104 +11,67 @@ from sqlalchemy.orm import Session
 from service import errors
 from service.db.tables.blobs import WeightHeader
 from service.db.tables.models import Model, ModelFile, ModelVersion
+from service.layout import fileset
+from service.layout.fileset import is_weights
 from service.layout.header import Header, parse
-from service.layout.strict_json import BadJson, json_object
 from service.names import Digest, Name, Reference, digest_of_json, version_number, weights_digest
 from service.registry import aliases, blobs, fits, lines
 from service.registry.access import Principal
 
-WEIGHTS: Final = ".safetensors"
-INDEX: Final = ".safetensors.index.json"
-_REFUSED: Final = {
-    (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"): "a pickle",
-    (".onnx",): "an ONNX model",
-    (".gguf", ".ggml"): "a GGUF model",
-    (".h5", ".hdf5", ".keras"): "an HDF5 model",
-    (".msgpack",): "a Flax model",
-}
-_SEGMENT = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|]{1,255}")
+Order = Sequence[str | tuple[str, str]]
+"""Tensors as data passes them: by name, or by (path, name) where several files hold that name."""
 
 
-def is_weights(path: str) -> bool:
-    """Whether a file of this path holds tensors."""
-    return path.endswith(WEIGHTS)
-
-
-def check_paths(paths: Collection[str]) -> None:
-    """Check the paths of a version's files; raises `BadFileSet` and `UnsupportedFormat`."""
-    for path in paths:
-        parts = path.split("/")
-        if not all(_SEGMENT.fullmatch(part) and part not in {".", ".."} for part in parts):
-            raise errors.BadFileSet(f"{path[:200]!r} is not a plain relative path")
-        for endings, form in _REFUSED.items():
-            if path.lower().endswith(endings):
-                raise errors.UnsupportedFormat(path, form, "save its weights as safetensors")
-    if len({path.lower() for path in paths}) != len(paths):
-        raise errors.BadFileSet("two paths differ in case alone")
-    if not any(is_weights(path) for path in paths):
-        raise errors.BadFileSet(f"none of them ends in {WEIGHTS}; there are no weights to keep")
-
-
-def unread_headers(
-    session: Session, files: Mapping[str, Digest]
-) -> tuple[dict[Digest, int], list[str]]:
-    """Sizes of all blobs, and the paths whose header no publication has read yet."""
-    sizes = blobs.sizes(session, files.values())
+def unread_headers(session: Session, files: Mapping[str, Digest]) -> list[str]:
+    """The paths of weight files whose header no publication has read yet."""
     weights = {path: digest for path, digest in files.items() if is_weights(path)}
     query = select(WeightHeader.digest).where(WeightHeader.digest.in_(set(weights.values())))
     known = set(session.scalars(query))
-    return sizes, [path for path, digest in weights.items() if digest not in known]
+    return [path for path, digest in weights.items() if digest not in known]
 
 
-def check_index(path: str, text: bytes, headers: Mapping[str, Header]) -> None:
-    """Check that a sharded set's index agrees with its shards; raises `BadFileSet`.
+def keep_headers(session: Session, read: Mapping[Digest, Header]) -> None:
+    """Keep headers of weight files, so that no publication reads them again."""
+    for digest, header in read.items():
+        row = {"digest": digest, "size_bytes": header.file_size, "raw": header.raw}
+        session.execute(insert(WeightHeader).values(**row).on_conflict_do_nothing())
 
-    `headers` holds every weight file by path; the index names shards beside itself.
-    """
-    try:
-        weight_map = json_object(text)["weight_map"]
-        pairs = [(str(name), str(shard)) for name, shard in weight_map.items()]
-    except (BadJson, KeyError, AttributeError) as error:
-        raise errors.BadFileSet(f"index {path} has no weight_map object") from error
-    folder = path.rpartition("/")[0]
-    for name, shard in pairs:
-        full = f"{folder}/{shard}" if folder else shard
-        if full not in headers:
-            raise errors.BadFileSet(f"index {path} names the shard {shard!r}, which is missing")
-        if name not in headers[full]:
-            raise errors.BadFileSet(f"index {path} puts tensor {name!r} into {shard!r}: not there")
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a version was converted from: `digest` over its files, `told` to whoever asks."""
+
+    digest: Digest
+    told: Mapping[str, Any]
 
 
 def publish(
     session: Session,
     name: Name,
     files: Mapping[str, Digest],
-    read: Mapping[Digest, Header],
+    read: Mapping[Digest, Header] | None = None,
     *,
     by: Principal,
+    order: Order | None = None,
+    source: Source | None = None,
 ) -> tuple[ModelVersion, bool]:
     """Publish files as the model's next version; answers whether it is new.
 
-    `read` holds the headers that `unread_headers` asked for. The same files again are the same
-    version. Raises `BlobNotFound`, `BadFileSet`, `ThingNotFound`.
+    `read` holds headers of weight files that are not kept yet, `order` the names of tensors in
+    forward order. The same files again are the same version, unless another order comes with them.
+    Raises `BlobNotFound`, `BadFileSet`, `BadForwardOrder`, `ThingNotFound`.
     """
-    check_paths(files)
+    fileset.check_paths(files)
     sizes = blobs.sizes(session, files.values())
     model = lines.find(session, Model, name, lock=True)
     table = {path: (digest, sizes[digest]) for path, digest in files.items()}
     everything = digest_of_json({path: list(entry) for path, entry in table.items()})
-    earlier = session.scalar(
-        select(ModelVersion).where(
-            ModelVersion.model_id == model.id,
-            ModelVersion.files_digest == everything,
-            ModelVersion.deleted_at.is_(None),
-        )
-    )
+    keep_headers(session, read or {})
+    known = headers_of(session, table)
+    addresses = None if order is None else addressed(order, known)
+    earlier = _published(session, model, everything, addresses)
     if earlier is not None:
         return earlier, False
-    for digest, header in read.items():
-        row = {"digest": digest, "size_bytes": header.file_size, "raw": header.raw}
-        session.execute(insert(WeightHeader).values(**row).on_conflict_do_nothing())
     model.head += 1
     version = ModelVersion(
         model=model,
@@ -117,17 +80,91 @@ def publish(
         files_digest=everything,
         size_bytes=sum(size for _, size in table.values()),
         created_by=by.id,
+        forward_order=addresses,
+        conversion=None if source is None else dict(source.told),
+        source_digest=None if source is None else source.digest,
         files=[
             ModelFile(path=path, digest=digest, size_bytes=size, is_weights=is_weights(path))
             for path, (digest, size) in sorted(table.items())
         ],
     )
-    version.architecture_id = fits.architecture_of(session, headers(session, version.weight_files))
+    version.architecture_id = fits.architecture_of(session, known)
     session.add(version)
     session.flush()
     session.refresh(version)
     aliases.advance(session, model, version.number, by=by)
     return version, True
+
+
+def _published(
+    session: Session, model: Model, files_digest: Digest, order: list[list[str]] | None
+) -> ModelVersion | None:
+    """The newest living version of these files; with an order, one that has just that."""
+    query = select(ModelVersion).where(
+        ModelVersion.model_id == model.id,
+        ModelVersion.files_digest == files_digest,
+        ModelVersion.deleted_at.is_(None),
+    )
+    if order is not None:
+        query = query.where(ModelVersion.forward_order == order)
+    return session.scalar(query.order_by(ModelVersion.number.desc()).limit(1))
+
+
+def converted_from(session: Session, name: Name, source: Digest) -> ModelVersion | None:
+    """The newest living version that was converted from these files; raises `ThingNotFound`."""
+    model = lines.find(session, Model, name)
+    query = select(ModelVersion).where(
+        ModelVersion.model_id == model.id,
+        ModelVersion.source_digest == source,
+        ModelVersion.deleted_at.is_(None),
+    )
+    return session.scalar(query.order_by(ModelVersion.number.desc()).limit(1))
+
+
+# ── forward order ────────────────────────────────────────────────────────────────────────────
+
+
+def addressed(order: Order, headers: Mapping[str, Header]) -> list[list[str]]:
+    """[path, name] of each tensor that an order names; raises `BadForwardOrder`.
+
+    What stands alone must be the name of one tensor.
+    """
+    places: dict[str, list[str]] = {}
+    for path, header in headers.items():
+        for name in header.names:
+            places.setdefault(name, []).append(path)
+    found: dict[tuple[str, str], None] = {}
+    for entry in order:
+        address = _address(entry, places)
+        if address in found:
+            raise errors.BadForwardOrder(f"it names tensor {address[1]!r:.200} twice")
+        found[address] = None
+    return [list(address) for address in found]
+
+
+def _address(entry: str | Sequence[str], places: Mapping[str, list[str]]) -> tuple[str, str]:
+    """The path and the name that an entry of an order means."""
+    if not isinstance(entry, str):
+        path, name = entry
+        if path not in places.get(name, ()):
+            raise errors.BadForwardOrder(f"there is no tensor {name!r:.200} in {path!r:.200}")
+        return path, name
+    paths = places.get(entry, [])
+    if len(paths) != 1:
+        how = f"in {len(paths)} files; give [path, name]" if paths else "not there"
+        raise errors.BadForwardOrder(f"tensor {entry!r:.200} is {how}")
+    return paths[0], entry
+
+
+def recorded_order(versions: Sequence[ModelVersion | None]) -> tuple[str, ...] | None:
+    """The names of tensors in forward order, as the first version has them that knows.
+
+    A name that several files hold stands where it is first met.
+    """
+    for version in versions:
+        if version is not None and version.forward_order is not None:
+            return tuple(dict.fromkeys(name for _, name in version.forward_order))
+    return None
 
 
 def listed(
@@ -192,9 +229,15 @@ def versions(
 
 def headers(session: Session, files: Collection[ModelFile]) -> dict[str, Header]:
     """The headers of weight files, by path."""
-    query = select(WeightHeader).where(WeightHeader.digest.in_({f.digest for f in files}))
-    raw = {row.digest: row for row in session.scalars(query)}
-    return {file.path: parse(raw[file.digest].raw, file.size_bytes, file.path) for file in files}
+    return headers_of(session, {f.path: (Digest(f.digest), f.size_bytes) for f in files})
+
+
+def headers_of(session: Session, files: Mapping[str, tuple[Digest, int]]) -> dict[str, Header]:
+    """The headers of those files, given as (digest, size in bytes) by path, that hold tensors."""
+    weights = {path: entry for path, entry in files.items() if is_weights(path)}
+    query = select(WeightHeader).where(WeightHeader.digest.in_({d for d, _ in weights.values()}))
+    raw = {row.digest: row.raw for row in session.scalars(query)}
+    return {path: parse(raw[digest], size, path) for path, (digest, size) in weights.items()}
 
 
 def file(version: ModelVersion, path: str) -> ModelFile:

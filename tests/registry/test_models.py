@@ -1,15 +1,12 @@
-import json
-
 import pytest
 from sqlalchemy.orm import Session
 
 from service import errors
 from service.db.tables.models import Model
-from service.layout.header import compose
 from service.names import model_name, model_reference
 from service.registry import aliases, blobs, lines, models, retirement
 from service.registry.access import OWNER
-from tests.factories import TENSORS, digest, publish_model
+from tests.factories import digest, publish_model
 
 NET = model_name("vision/net")
 
@@ -94,45 +91,6 @@ def test_a_blob_that_was_not_uploaded_is_named(session: Session) -> None:
 
     with pytest.raises(errors.BlobNotFound, match=digest("elsewhere")):
         models.publish(session, NET, {"a.safetensors": digest("elsewhere")}, {}, by=OWNER)
-
-
-@pytest.mark.parametrize(
-    "paths",
-    [
-        {"../x.safetensors"},
-        {"/x.safetensors"},
-        {"a//x.safetensors"},
-        {"a\\x.safetensors"},
-        {"x.safetensors", "X.safetensors"},
-        {"README.md"},
-        {"a\x00.safetensors"},
-    ],
-)
-def test_paths_that_make_no_version_are_refused(paths: set[str]) -> None:
-    with pytest.raises(errors.BadFileSet):
-        models.check_paths(paths)
-
-
-@pytest.mark.parametrize("path", ["pytorch_model.bin", "m.PT", "m.onnx", "m.gguf", "m.h5"])
-def test_other_formats_are_refused_by_name(path: str) -> None:
-    with pytest.raises(errors.UnsupportedFormat, match=path):
-        models.check_paths({"x.safetensors", path})
-
-
-@pytest.mark.parametrize(
-    ("index", "reason"),
-    [
-        ({"weight_map": {"conv.weight": "b.safetensors"}}, "missing"),
-        ({"weight_map": {"other": "a.safetensors"}}, "not there"),
-        ({}, "no weight_map"),
-        ([], "no weight_map"),
-    ],
-)
-def test_an_index_that_its_shards_belie_is_refused(index: object, reason: str) -> None:
-    headers = {"sub/a.safetensors": compose(TENSORS)}
-
-    with pytest.raises(errors.BadFileSet, match=reason):
-        models.check_index("sub/model.safetensors.index.json", json.dumps(index).encode(), headers)
 
 
 def test_a_deleted_version_is_gone_and_its_number_is_never_used_again(session: Session) -> None:

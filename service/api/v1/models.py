@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service import errors
-from service.api.v1 import views
+from service.api.v1 import publishing, views
 from service.api.v1.lines import NOT_THERE, add_routes
 from service.db.tables.models import Model, ModelVersion
 from service.http import conditional
@@ -15,7 +15,6 @@ from service.http.deps import (
     DbSession,
     ModelPath,
     Mover,
-    Parts,
     Publisher,
     Reader,
     model_in_path,
@@ -24,8 +23,6 @@ from service.http.downloads import download
 from service.http.paging import Pages
 from service.http.problems import answers
 from service.http.sender import PlanResponse
-from service.layout.header import Header as FileHeader
-from service.layout.header import read_header
 from service.layout.splice import plan_plain
 from service.names import Digest, Name, Reference
 from service.registry import aliases, lines, models, retirement
@@ -38,13 +35,10 @@ from service.schemas.models import (
     SetAlias,
     TensorView,
 )
-from service.schemas.operations import Scope
+from service.schemas.operations import OperationView, Scope
 from service.schemas.wire import Page, Withdraw
 
 router = APIRouter(prefix="/models", tags=["models"])
-
-MAX_INDEX_BYTES = 64 * 2**20
-"""The longest index of a sharded set that is read."""
 
 VersionPath = Annotated[
     str, Path(max_length=97, description="A number or an alias.", examples=["3"])
@@ -83,55 +77,33 @@ add_routes(
     "/{namespace}/{name}/versions",
     name="publish",
     status_code=201,
+    response_model=ModelVersionView,
     responses={
         200: {"description": "These files are a version already.", "model": ModelVersionView},
+        202: {"description": "Checkpoints are being converted.", "model": OperationView},
         **answers(
             *NOT_THERE,
             errors.BlobNotFound,
             errors.NotSafetensors,
             errors.UnsupportedFormat,
             errors.BadFileSet,
+            errors.BadForwardOrder,
+            errors.QueueFull,
             errors.StoreUnavailable,
         ),
     },
 )
 def publish(
-    name: ModelPath, body: PublishModelVersion, parts: Config, caller: Publisher, response: Response
-) -> ModelVersionView:
-    """Publish uploaded blobs as the next version; the header of each weight file is checked."""
+    name: ModelPath, body: PublishModelVersion, parts: Config, caller: Publisher
+) -> Response:
+    """Publish uploaded blobs as the next version; the header of each weight file is checked.
+
+    PyTorch checkpoints are converted to safetensors first: 202 with an operation that a worker
+    carries out, whose result names the version.
+    """
     caller.require(Scope.PUBLISH, name.namespace)
     files = {path: Digest(digest) for path, digest in body.files.items()}
-    models.check_paths(files)
-    with parts.sessions.begin() as session:
-        lines.find(session, Model, name)
-        sizes, unread = models.unread_headers(session, files)
-    # Read outside any transaction: on S3 each header is a request or two.
-    read = {files[path]: _header(parts, path, files[path], sizes[files[path]]) for path in unread}
-    indexes = {path: _index(parts, path, files[path], sizes) for path in files if _is_index(path)}
-    with parts.sessions.begin() as session:
-        version, new = models.publish(session, name, files, read, by=caller)
-        headers = models.headers(session, version.weight_files) if indexes else {}
-        for path, text in indexes.items():
-            models.check_index(path, text, headers)
-        response.status_code = 201 if new else 200
-        response.headers["Location"] = (
-            f"/v1/models/{version.model.full_name}/versions/{version.number}"
-        )
-        return views.model_version(version)
-
-
-def _is_index(path: str) -> bool:
-    return path.endswith(models.INDEX)
-
-
-def _header(parts: Parts, path: str, digest: Digest, size_bytes: int) -> FileHeader:
-    return read_header(lambda start, end: parts.store.read(digest, start, end), size_bytes, path)
-
-
-def _index(parts: Parts, path: str, digest: Digest, sizes: dict[Digest, int]) -> bytes:
-    if sizes[digest] > MAX_INDEX_BYTES:
-        raise errors.BadFileSet(f"index {path} is longer than {MAX_INDEX_BYTES} bytes")
-    return parts.store.read(digest, 0, sizes[digest])
+    return publishing.publish(parts, name, files, body.forward_order, by=caller)
 
 
 def _version(session: DbSession, name: Name, version: str) -> ModelVersion:
@@ -164,6 +136,7 @@ def tensors(
     """List a version's tensors in file order, file by file."""
     found = _version(session, name, version)
     path, at = paging.after(tuple[str, int]) or ("", -1)
+    places = {tuple(address): n for n, address in enumerate(found.forward_order or ())}
     rows = [
         (file, number, tensor)
         for file, header in models.headers(session, found.weight_files).items()
@@ -179,6 +152,7 @@ def tensors(
             dtype=row[2].dtype,
             shape=list(row[2].shape),
             size_bytes=row[2].size_bytes,
+            place=places.get((row[0], row[2].name)),
         ),
     )
 

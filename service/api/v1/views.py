@@ -11,7 +11,13 @@ from service.layout.splice import patched_tag
 from service.names import Digest
 from service.registry import builds, recipes
 from service.registry.recipes import Part, Resolved
-from service.schemas.models import AliasMoveView, AliasView, ModelFileView, ModelVersionView
+from service.schemas.models import (
+    AliasMoveView,
+    AliasView,
+    ConversionView,
+    ModelFileView,
+    ModelVersionView,
+)
 from service.schemas.patches import PatchVersionView
 from service.schemas.recipes import (
     BuildFileView,
@@ -28,6 +34,7 @@ from service.schemas.recipes import (
 
 def model_version(version: ModelVersion) -> ModelVersionView:
     """A model version with its files."""
+    conversion = version.conversion
     return ModelVersionView(
         model=version.model.full_name,
         number=version.number,
@@ -35,6 +42,7 @@ def model_version(version: ModelVersion) -> ModelVersionView:
         weights_digest=version.weights_digest,
         size_bytes=version.size_bytes,
         files=[ModelFileView.model_validate(file) for file in version.files],
+        conversion=None if conversion is None else ConversionView.model_validate(conversion),
         created_by=version.created_by,
         created_at=version.created_at,
         withdrawn_at=version.withdrawn_at,
