@@ -23,10 +23,13 @@ def _deferrer() -> App:
     return App(connector=SyncPsycopgConnector())
 
 
-def defer(session: Session, queue: str, operation: str) -> None:
-    """Queue the carrying out of `operation`; visible to workers when the caller commits."""
+def defer(session: Session, queue: str, operation: str, *, lock: str | None = None) -> None:
+    """Queue the carrying out of `operation`; visible to workers when the caller commits.
+
+    Jobs of one `lock` are carried out one after the other, in the order of their coming.
+    """
     driver = cast("psycopg.Connection", session.connection().connection.driver_connection)
-    job = _deferrer().configure_task(TASK, queue=queue, connection=driver)
+    job = _deferrer().configure_task(TASK, queue=queue, lock=lock, connection=driver)
     job.defer(operation=operation)
 
 

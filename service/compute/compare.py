@@ -134,7 +134,8 @@ def compare(sources: Sequence[PatchSource], device: torch.device, told: Told) ->
 
     `gram` is G of a balanced recipe, one W a kernel: the root mean square over those that hold it.
     `cosines` are over what either two share, each signature over its own W. `shared[i][j]` is the
-    part of i's energy in kernels that j holds. `balance` holds `condition` and `solve`, both None
+    part of i's energy in kernels that j holds; `conflict` the share of opposite signs among common
+    non-zero elements, None where there are none. `balance` holds `condition` and `solve`, both None
     where G cannot be solved.
     """
     found = [kernels(source.patch) for source in sources]
@@ -190,15 +191,21 @@ class _Layer:
         return gram.diagonal_scatter(lengths * lengths / square)
 
     def json(self) -> dict[str, Any]:
-        both, opposed = self.overlap.both, self.overlap.opposed
-        conflict = torch.where(both > 0, opposed / both.clamp(min=1.0), 0.0)
         return {
             "tensor": self.slot[0],
             "shape": list(self.slot[1]),
             "patches": self.members,
             "gram": self.gram.tolist(),
-            "conflict": conflict.tolist(),
+            "conflict": _conflict(self.overlap.opposed, self.overlap.both),
         }
+
+
+def _conflict(opposed: Tensor, both: Tensor) -> list[list[float | None]]:
+    """The share of opposite signs; None where two have no element in common."""
+    return [
+        [signs / count if count else None for signs, count in zip(*rows, strict=True)]
+        for rows in zip(opposed.tolist(), both.tolist(), strict=True)
+    ]
 
 
 def _decoded(holder: tuple[PatchSource, SignatureTensor], device: torch.device) -> Tensor:
@@ -219,8 +226,8 @@ class _Sums:
     """What the kernels of all signatures add up to."""
 
     def __init__(self, count: int) -> None:
-        self._gram, self._products, self._energies = (
-            torch.zeros(count, count, dtype=torch.float64) for _ in range(3)
+        self._gram, self._products, self._energies, self._both, self._opposed = (
+            torch.zeros(count, count, dtype=torch.float64) for _ in range(5)
         )
 
     def add(self, layer: _Layer) -> None:
@@ -230,6 +237,8 @@ class _Sums:
         energies = torch.tensor([norms.energy for norms in layer.norms], dtype=torch.float64)
         self._gram[where] += layer.gram
         self._products[where] += layer.overlap.inner / weights[:, None] / weights[None, :]
+        self._both[where] += layer.overlap.both
+        self._opposed[where] += layer.overlap.opposed
         self._energies[where] += energies[:, None].expand(len(at), len(at))
 
     def json(self) -> dict[str, Any]:
@@ -242,6 +251,7 @@ class _Sums:
         return {
             "gram": self._gram.tolist(),
             "cosines": cosines.diagonal_scatter((whole[:, 0] > 0).to(torch.float64)).tolist(),
+            "conflict": _conflict(self._opposed, self._both),
             "shared": torch.where(whole > 0, self._energies / whole, 0.0).tolist(),
             "balance": {
                 "condition": balanced.condition if isfinite(balanced.condition) else None,

@@ -48,10 +48,12 @@ def request(
     by: Principal,
     on: str,
     limits: Limits,
+    alone: str | None = None,
 ) -> Operation:
     """Record an operation and queue its job on queue `on`, both in the caller's transaction.
 
-    Raises `QueueFull`.
+    Of the operations with one text for `alone` only one is carried out at a time. Raises
+    `QueueFull`.
     """
     waiting = session.scalar(
         select(func.count()).select_from(Operation).where(Operation.state == State.QUEUED.value)
@@ -73,7 +75,7 @@ def request(
     )
     session.add(operation)
     session.flush()
-    queue.defer(session, on, operation.id)
+    queue.defer(session, on, operation.id, lock=alone)
     events.announce(session, events.of_operation(operation.id))
     return operation
 

@@ -5,10 +5,27 @@ from service.db.tables import (
     blobs,
     builds,
     channels,
+    evaluations,
+    fits,
     models,
     operations,
     patches,
     recipes,
+    similarity,
+    uploads,
 )
 
-__all__ = ["access", "blobs", "builds", "channels", "models", "operations", "patches", "recipes"]
+__all__ = [
+    "access",
+    "blobs",
+    "builds",
+    "channels",
+    "evaluations",
+    "fits",
+    "models",
+    "operations",
+    "patches",
+    "recipes",
+    "similarity",
+    "uploads",
+]

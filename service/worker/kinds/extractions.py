@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from service.compute.jobs import ExtractJob, ExtractMade
 from service.db.tables.operations import Operation
-from service.registry import extractions
+from service.registry import extractions, similarity
 from service.worker.kinds.kind import Kind, model_input, signature_of
 
 
@@ -33,7 +33,10 @@ def _record(session: Session, operation: Operation, made: Any) -> dict[str, Any]
     outcome = extractions.Made(
         signature, done.profile.digest, done.profile.size_bytes, dict(done.summary)
     )
-    return extractions.record(session, operation, outcome)
+    result = extractions.record(session, operation, outcome)
+    if signature is not None:
+        similarity.bring_up_to_date(session, by=operation.created_by)
+    return result
 
 
 EXTRACTION: Final = Kind(_prepare, _record)

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from service.compute.jobs import VerifyJob, VerifyMade
 from service.db.tables.operations import Operation
-from service.registry import patches
+from service.registry import patches, similarity
 from service.worker.kinds.kind import Kind, signature_of
 
 
@@ -18,9 +18,10 @@ def _prepare(session: Session, operation: Operation) -> VerifyJob:
 def _record(session: Session, operation: Operation, made: Any) -> dict[str, Any]:
     done = cast("VerifyMade", made)
     digest, size_bytes = patches.verification(operation.request)
-    return patches.record_verified(
-        session, operation, signature_of(done.signature, digest, size_bytes)
-    )
+    signature = signature_of(done.signature, digest, size_bytes)
+    result = patches.record_verified(session, operation, signature)
+    similarity.bring_up_to_date(session, by=operation.created_by)
+    return result
 
 
 VERIFICATION: Final = Kind(_prepare, _record)

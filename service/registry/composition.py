@@ -1,0 +1,196 @@
+"""How the patches of a recipe go together: how they meet, and scales that balance them.
+
+A balanced recipe is a plain one: the scales are solved for once and written into it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from itertools import combinations
+from math import sqrt
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from service import errors
+from service.db.tables.operations import Operation
+from service.names import MAX_SCALE, SCALE_PLACES
+from service.registry import comparisons, operations, recipes
+from service.registry.access import Principal
+from service.registry.recipes import Fit, Part, Resolved
+from service.schemas.similarity import (
+    CompositionView,
+    Explained,
+    LayerGram,
+    LayerInterference,
+    PairInterference,
+)
+
+MAX_CONDITION: Final = 100.0
+MAX_STRETCH: Final = 2.0
+"""A balanced scale may be so many times the one that was asked for."""
+_STEP: Final = Decimal(1).scaleb(-SCALE_PLACES)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to tell of a recipe; `balance` also changes it."""
+
+    balance: bool
+    interference: bool
+
+    def __bool__(self) -> bool:
+        return self.balance or self.interference
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """The recipe, balanced if that was asked for, and how its patches go together."""
+
+    resolved: Resolved
+    view: CompositionView
+
+
+def ask(
+    session: Session,
+    resolved: Resolved,
+    wanted: Wanted,
+    *,
+    require: Fit,
+    by: Principal,
+    limits: operations.Limits,
+) -> Composed | Operation:
+    """Tell how the patches of a recipe go together, or have a worker compare them first.
+
+    Raises `CannotBalance`, `NoWorker`, `QueueFull`.
+    """
+    if not resolved.parts:
+        return Composed(resolved, CompositionView(patches=[]))
+    versions = [part.version for part in resolved.parts]
+    known = comparisons.find(session, versions)
+    if known is None:
+        return comparisons.request(session, versions, by=by, limits=limits)
+    scales = [part.scale for part in resolved.parts]
+    composed, explained = resolved, None
+    if wanted.balance:
+        scales = _solved(resolved.parts, known)
+        composed = _rescaled(session, resolved, scales, require)
+        explained = _explained(resolved, composed, scales, known)
+    pairs = combinations(range(len(versions)), 2) if wanted.interference else ()
+    return Composed(
+        composed,
+        CompositionView(
+            patches=[version.reference for version in versions],
+            balance=explained,
+            interference=[_pair(*pair, resolved.parts, scales, known) for pair in pairs]
+            if wanted.interference
+            else None,
+        ),
+    )
+
+
+# ── balance ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _solved(parts: Sequence[Part], known: Mapping[str, Any]) -> list[Decimal]:
+    """The scales that balance those of `parts`; raises `CannotBalance` naming the pair."""
+    condition, solve = known["balance"]["condition"], known["balance"]["solve"]
+    if condition is None or solve is None or condition > MAX_CONDITION:
+        told = "without bound" if condition is None else f"{condition:.0f}"
+        reason = f"the condition number is {told}, over {MAX_CONDITION:.0f}"
+        raise _refused(parts, *_closest_pair(known["cosines"]), reason)
+    wanted = [float(part.scale) for part in parts]
+    solved = []
+    for number, row in enumerate(solve):
+        scale = sum(weight * s for weight, s in zip(row, wanted, strict=True))
+        rounded = Decimal(repr(scale)).quantize(_STEP)
+        if abs(scale) > MAX_STRETCH * abs(wanted[number]) or abs(rounded) > MAX_SCALE:
+            name = parts[number].version.reference
+            reason = f"{name} would be scaled by {scale:.4g} in place of {wanted[number]:g}"
+            raise _refused(parts, *_closest_to(number, known["gram"], wanted), reason)
+        solved.append(rounded)
+    return solved
+
+
+def _refused(parts: Sequence[Part], one: int, other: int, reason: str) -> errors.CannotBalance:
+    first, second = sorted((one, other))
+    return errors.CannotBalance(
+        parts[first].version.reference, parts[second].version.reference, reason
+    )
+
+
+def _closest_pair(cosines: list[list[float]]) -> tuple[int, int]:
+    pairs = list(combinations(range(len(cosines)), 2)) or [(0, 0)]
+    return max(pairs, key=lambda pair: abs(cosines[pair[0]][pair[1]]))
+
+
+def _closest_to(number: int, gram: list[list[float]], wanted: Sequence[float]) -> tuple[int, int]:
+    """The patch, and the one that takes most of its place."""
+    others = [other for other in range(len(gram)) if other != number] or [number]
+    return number, max(others, key=lambda other: abs(gram[number][other] * wanted[other]))
+
+
+def _rescaled(
+    session: Session, resolved: Resolved, scales: Sequence[Decimal], require: Fit
+) -> Resolved:
+    pairs = zip(resolved.parts, scales, strict=True)
+    parts = tuple(replace(part, scale=scale) for part, scale in pairs)
+    return recipes.resolve(session, recipes.pinned(replace(resolved, parts=parts)), require=require)
+
+
+def _explained(
+    resolved: Resolved, composed: Resolved, scales: list[Decimal], known: Mapping[str, Any]
+) -> Explained:
+    return Explained(
+        wanted=[part.scale for part in resolved.parts],
+        solved=scales,
+        condition=known["balance"]["condition"],
+        gram=known["gram"],
+        layers=[LayerGram.model_validate(layer) for layer in known["layers"]],
+        recipe=recipes.pinned(composed),
+    )
+
+
+# ── interference ─────────────────────────────────────────────────────────────────────────────
+
+
+def _pair(
+    one: int, other: int, parts: Sequence[Part], scales: Sequence[Decimal], known: Mapping[str, Any]
+) -> PairInterference:
+    against = (scales[one] < 0) != (scales[other] < 0)
+    layers = []
+    for layer in known["layers"]:
+        if one in layer["patches"] and other in layer["patches"]:
+            row, column = layer["patches"].index(one), layer["patches"].index(other)
+            cosine = _cosine(layer["gram"], row, column)
+            conflict = layer["conflict"][row][column]
+            layers.append(
+                LayerInterference(
+                    tensor=layer["tensor"],
+                    cosine=_signed(cosine, against=against),
+                    conflict=_flipped(conflict, against=against),
+                )
+            )
+    return PairInterference(
+        first=parts[one].version.reference,
+        second=parts[other].version.reference,
+        cosine=_signed(known["cosines"][one][other], against=against),
+        conflict=_flipped(known["conflict"][one][other], against=against),
+        first_share=known["shared"][one][other],
+        second_share=known["shared"][other][one],
+        layers=layers,
+    )
+
+
+def _cosine(gram: list[list[float]], row: int, column: int) -> float:
+    size = sqrt(gram[row][row]) * sqrt(gram[column][column])
+    return min(1.0, max(-1.0, gram[row][column] / size)) if size > 0 else 0.0
+
+
+def _signed(cosine: float, *, against: bool) -> float:
+    return -cosine if against else cosine
+
+
+def _flipped(conflict: float | None, *, against: bool) -> float | None:
+    """A negative scale makes like signs opposite, and opposite ones alike."""
+    return 1 - conflict if against and conflict is not None else conflict
