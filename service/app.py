@@ -12,7 +12,11 @@ from fastapi import FastAPI
 
 from service import errors
 from service.api import health, problem_pages, routes
+from service.blobs.cache import MEMORY_BYTES, Cache, Source
+from service.blobs.folder import FolderStore
 from service.blobs.opening import Presigning, open_store
+from service.blobs.shelves import FolderShelf, MemoryShelf
+from service.blobs.store import BlobStore
 from service.db import engine as db
 from service.http import middleware, openapi, problems
 from service.http.deps import Parts
@@ -82,15 +86,21 @@ async def _parts(settings: Settings) -> AsyncIterator[Parts]:
     engine = db.create(settings.database_url.get_secret_value(), application="patchbay web")
     listener = Listener(db.plain_url(engine))
     listening = asyncio.create_task(listener.run(), name="listener")
+    closing = contextlib.ExitStack()
     try:
+        store = open_store(
+            settings.blob_url,
+            endpoint_url=settings.s3_endpoint_url,
+            presigning=Presigning(settings.s3_public_url) if settings.s3_presign else None,
+            reserve_bytes=settings.disk_reserve_bytes,
+        )
+        source: Source = store
+        if not isinstance(store, FolderStore):
+            source = closing.enter_context(contextlib.closing(_cache(store, settings)))
         yield Parts(
             sessions=db.sessions(engine),
-            store=open_store(
-                settings.blob_url,
-                endpoint_url=settings.s3_endpoint_url,
-                presigning=Presigning(settings.s3_public_url) if settings.s3_presign else None,
-                reserve_bytes=settings.disk_reserve_bytes,
-            ),
+            store=store,
+            source=source,
             listener=listener,
             transfers=anyio.CapacityLimiter(TRANSFER_THREADS),
             limits=operations.Limits(
@@ -103,10 +113,26 @@ async def _parts(settings: Settings) -> AsyncIterator[Parts]:
             upload_limit_bytes=settings.upload_limit_bytes,
         )
     finally:
+        closing.close()
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
         engine.dispose()
+
+
+def _cache(store: BlobStore, settings: Settings) -> Cache:
+    """What keeps hot blobs near; raises `PartFailed` where its folder cannot be used."""
+    large = None
+    if settings.cache_bytes:
+        folder = settings.cache_dir or settings.home / "cache"
+        try:
+            large = FolderShelf(
+                folder, settings.cache_bytes, reserve_bytes=settings.disk_reserve_bytes
+            )
+        except (errors.Unavailable, OSError) as error:
+            reason = f"{folder}: {error}; name another with PATCHBAY_CACHE_DIR"
+            raise errors.PartFailed("the cache of blobs", reason) from error
+    return Cache(store, MemoryShelf(MEMORY_BYTES), large)
 
 
 def _anonymous_read(settings: Settings) -> bool:

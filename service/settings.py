@@ -45,6 +45,15 @@ class Settings(BaseSettings):
     s3_public_url: str | None = Field(
         default=None, description="Endpoint at which clients reach the S3 store, if another."
     )
+    cache_bytes: int = Field(
+        default=10 * GIB,
+        ge=0,
+        description="Disk for hot blobs where they lie in S3, least recently used out; 0: none.",
+    )
+    cache_dir: Path | None = Field(
+        default=None,
+        description="Folder of the hot blobs, for any number of processes; unset: under the home.",
+    )
     disk_reserve_bytes: int | None = Field(
         default=None,
         ge=0,

@@ -19,6 +19,10 @@ class BlobReader(Protocol):
     """A blob opened for reading."""
 
     @property
+    def size_bytes(self) -> int:
+        """The size of the whole blob."""
+
+    @property
     def chunk_bytes(self) -> int:
         """How many bytes one read should ask for: 1 MiB of a file, more across a network."""
 

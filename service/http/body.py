@@ -21,13 +21,14 @@ from anyio import to_thread
 from starlette.types import Send
 
 from service import observability
-from service.blobs.store import MIB, BlobReader, BlobStore
+from service.blobs.cache import Source
+from service.blobs.store import MIB, BlobReader
 from service.http.protocol import ZERO_COPY
 from service.layout.splice import BlobRange, Literal, Segment
 from service.names import Digest
 
 SENT_BYTES: Final = MIB
-"""What one message to the server holds: so much goes out in one turn of the event loop."""
+"""The most that one message to the server holds; a client that takes less in time is cut off."""
 SMALL_BYTES: Final = MIB // 16
 """Ranges below this are read together and sent as one."""
 
@@ -39,7 +40,7 @@ class Transfers(Protocol):
     """Where the bytes are, and how many threads may read them at once."""
 
     @property
-    def store(self) -> BlobStore:
+    def source(self) -> Source:
         """The blobs that plans name."""
 
     @property
@@ -77,7 +78,7 @@ class Body:
         digests = dict.fromkeys(s.digest for s in segments if isinstance(s, BlobRange))
 
         def opened() -> Readers:
-            return {digest: stack.enter_context(parts.store.open(digest)) for digest in digests}
+            return {digest: stack.enter_context(parts.source.open(digest)) for digest in digests}
 
         readers = await to_thread.run_sync(opened, limiter=parts.transfers)
         body = cls(readers, segments, parts.transfers, zero_copy=zero_copy)

@@ -15,6 +15,7 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import errors, names
+from service.blobs.cache import Source
 from service.blobs.store import BlobStore
 from service.http.waiting import Listener
 from service.registry import access, operations, plans
@@ -31,6 +32,8 @@ class Parts:
 
     sessions: sessionmaker[Session]
     store: BlobStore
+    source: Source
+    """Where downloads read blobs from: the store, or a cache before it."""
     listener: Listener
     transfers: anyio.CapacityLimiter
     """How many threads may move bytes at once; apart from the threads that answer requests."""

@@ -18,8 +18,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 
+from service.blobs.bucket import Patience, connect
+from service.blobs.cache import Source
 from service.blobs.folder import FolderStore
-from service.blobs.s3 import Patience, S3Store, connect
+from service.blobs.s3 import S3Store
 from service.blobs.store import MIB, BlobStore
 from service.http import problems
 from service.http.protocol import Protocol
@@ -36,7 +38,7 @@ STALLED_AFTER_S = 1.0
 
 @dataclass
 class Parts:
-    store: BlobStore
+    source: Source
     transfers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
 
 
