@@ -15,8 +15,10 @@ from service.api.v1 import (
     operations,
     patches,
     recipes,
+    similarity,
     sweeps,
     tokens,
+    uploads,
     weights,
 )
 from service.http.problems import answers
@@ -32,6 +34,7 @@ a channel carries `If-Match`. Long work answers 202 with the address of an opera
 
 TAGS: Final = [
     {"name": "blobs", "description": "Immutable bytes, named by their sha256."},
+    {"name": "uploads", "description": "Large blobs in parts, past restarts."},
     {"name": "models", "description": "Base models: versions, files, aliases."},
     {"name": "patches", "description": "Patches: versions, extraction, profiles."},
     {"name": "evaluations", "description": "Measured accuracies of patches on bases."},
@@ -59,6 +62,7 @@ router = APIRouter(
 )
 for _noun in (
     blobs,
+    uploads,
     models,
     patches,
     fits,

@@ -172,14 +172,15 @@ class Bucket:
             return body.read()
 
     def put(self, at: Object, content: bytes, *, replace: bool) -> None:
-        """Store a small object with one request; one that is there stays, but for `replace`."""
-        if replace:
-            self._put(at, content, {})
-            return
+        """Store a small object with one request.
+
+        One that is there with its full size stays, but for `replace`.
+        """
         try:
-            self._put(at, content, {"IfNoneMatch": "*"})
+            self._put(at, content, {} if replace else {"IfNoneMatch": "*"})
         except AlreadyThere:
-            return
+            if self.size(at) != len(content):
+                self._put(at, content, {})
         except Contended:
             # AWS says so while another PUT of this key runs, which may fail yet.
             self._put(at, content, {})
@@ -246,12 +247,15 @@ class Bucket:
     ) -> None:
         """Complete a multipart upload of `size_bytes`; raises `NoSuchUpload`.
 
-        An object that is there stays, but for `replace`, and the parts are dropped.
+        An object that is there with this size stays, but for `replace`, and the parts are dropped.
         """
         try:
             self._join(at, upload, etags, size_bytes, {} if replace else {"IfNoneMatch": "*"})
         except AlreadyThere:
-            self.drop(at, upload)
+            if self.size(at) == size_bytes:
+                self.drop(at, upload)
+            else:
+                self._join(at, upload, etags, size_bytes, {})
         except Contended:
             self._join(at, upload, etags, size_bytes, {})
 

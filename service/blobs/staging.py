@@ -87,7 +87,7 @@ class Staging(Protocol):
         """
 
     def arrived(self, staged: Staged) -> frozenset[int]:
-        """The parts that are there with the size that they should have."""
+        """The parts that are there with the size that they should have; all, once sealed."""
 
     def seal(self, staged: Staged) -> None:
         """Join the parts; from now on none of them changes. Sealed already, it stays so.

@@ -104,13 +104,20 @@ class Attempt:
             raise errors.OperationFailed(reason)
         with self._sessions.begin() as session:
             job = kind.prepare(session, operations.find(session, self._id))
-        made = self._compute(job, folder)
+        if kind.carry is None:
+            made = self._compute(job, folder)
+        else:
+            made = kind.carry(job, self._store, self._told)
         self._keep(made.files)
 
         def record(session: Session, operation: Operation) -> None:
             operations.succeed(session, operation, kind.record(session, operation, made))
 
         self._write(record)
+
+    def _told(self, fraction: float, message: str) -> None:
+        self._progress = Progress(COMPUTING * fraction, message)
+        self._look_around()
 
     # ── computing ────────────────────────────────────────────────────────────────────────────
 

@@ -1,5 +1,7 @@
 """Blobs that are known to be whole: the bytes are in the store before the row is here."""
 
+from datetime import datetime
+
 from sqlalchemy import BigInteger, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -14,6 +16,9 @@ class Blob(Table):
     digest: Mapped[str] = mapped_column(primary_key=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[Now]
+    damaged_at: Mapped[datetime | None]
+    """When its bytes were found to be others than its digest names; such a blob counts as absent,
+    until it is stored anew."""
 
 
 class WeightHeader(Table):

@@ -6,11 +6,15 @@ from typing import Any, Protocol
 
 from sqlalchemy.orm import Session
 
+from service.blobs.store import BlobStore
 from service.compute.jobs import MadeFile, MadeSignature, ModelInput, WeightInput
 from service.db.tables.models import ModelVersion
 from service.db.tables.operations import Operation
 from service.names import Digest
 from service.registry.patches import Signature
+
+Told = Callable[[float, str], None]
+"""Told how much is done, from 0 to 1, and what is being done; raises where it is to stop."""
 
 
 class Made(Protocol):
@@ -27,10 +31,14 @@ class Kind:
 
     `prepare` makes the job, which must pickle. `record` is called with the operation held, and
     answers the operation's result.
+
+    With `carry` the job needs no device: no child process is started for it, and no torch loaded.
+    It is handed the job and the store and runs in the worker itself, in no transaction.
     """
 
     prepare: Callable[[Session, Operation], Any]
     record: Callable[[Session, Operation, Any], dict[str, Any]]
+    carry: Callable[[Any, BlobStore, Told], Made] | None = None
 
 
 def model_input(version: ModelVersion) -> ModelInput:

@@ -13,6 +13,7 @@ from service.registry import (
     patches,
     similarity,
     sweeps,
+    uploads,
 )
 from service.worker.kinds.builds import BUILDING, SWEEPING
 from service.worker.kinds.digests import DIGESTING
@@ -21,6 +22,7 @@ from service.worker.kinds.kind import Kind
 from service.worker.kinds.models import CONVERSION
 from service.worker.kinds.patches import VERIFICATION
 from service.worker.kinds.similarity import COMPARISON, IDENTIFICATION, INDEXING
+from service.worker.kinds.uploads import INGESTION
 
 KINDS: Final[Mapping[str, Kind]] = {
     extractions.EXTRACT: EXTRACTION,
@@ -29,6 +31,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     conversions.CONVERT: CONVERSION,
     digests.DIGEST: DIGESTING,
     patches.VERIFY: VERIFICATION,
+    uploads.INGEST: INGESTION,
     similarity.INDEX: INDEXING,
     comparisons.COMPARE: COMPARISON,
     identifications.IDENTIFY: IDENTIFICATION,

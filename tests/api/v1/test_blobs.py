@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from service.api.v1 import blobs
+from service.http import receiving
 from service.schemas.operations import Scope
 from service.settings import Settings
 from tests.webserver import Served
@@ -195,7 +195,7 @@ class TestOnARealConnection:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(blobs, "STALLED_AFTER_S", 0.3)
+        monkeypatch.setattr(receiving, "STALLED_AFTER_S", 0.3)
 
         connection.sendall(head(publisher, len(CONTENT)) + CONTENT[:1000])
 
