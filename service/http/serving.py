@@ -56,7 +56,7 @@ async def found(
         recipe = Digest(build.recipe_digest)
         if operation is not None:
             return recipe, operation.id
-        return plans.find(session, parts.plans, recipe, part, path)
+        return plan(session, parts, recipe, part, path)
 
     # One transaction for a build that is ready: a warm pull should cost one thread and no more.
     seen = await waiting.read(parts.sessions, look)
@@ -101,7 +101,18 @@ def hashing(session: Session, recipe: Digest) -> str | None:
 def planned(parts: Parts, recipe: Digest, part: Part, path: str | None) -> FilePlan:
     """Plan a file of a ready build, in a transaction that ends before the bytes move."""
     with parts.sessions.begin() as session:
-        return plans.find(session, parts.plans, recipe, part, path)
+        return plan(session, parts, recipe, part, path)
+
+
+def plan(session: Session, parts: Parts, recipe: Digest, part: Part, path: str | None) -> FilePlan:
+    """Plan a file of a ready build; the first to want a patched file has it hashed.
+
+    Raises `BuildNotReady`, `SeveralFiles`, `ThingNotFound`.
+    """
+    file = plans.find(session, parts.plans, recipe, part, path)
+    if part is Part.WEIGHTS and file.plan.sha256 is None:
+        hashing(session, recipe)
+    return file
 
 
 def start(session: Session, parts: Parts, resolved: Resolved, caller: Principal) -> None:

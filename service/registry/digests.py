@@ -32,16 +32,17 @@ def request(session: Session, build: Build) -> Operation | None:
     """
     if all(file.file_digest for file in build.files):
         return None
-    session.refresh(build, ["state", "digest_operation_id"], with_for_update=True)
+    under_way = _under_way(session, build)
+    if under_way is None:
+        session.refresh(build, ["state", "digest_operation_id"], with_for_update=True)
+        under_way = _under_way(session, build)  # another may have asked just now
+    if under_way is not None:
+        return under_way
     if build.state != READY:
         raise errors.BuildNotReady(builds.hex_of(build.recipe_digest))
-    if build.digest_operation_id is not None:
-        under_way = operations.find(session, build.digest_operation_id)
-        if not State(under_way.state).ended:
-            return under_way
-        session.refresh(build, ["files"])
-        if all(file.file_digest for file in build.files):
-            return None
+    session.refresh(build, ["files"])
+    if all(file.file_digest for file in build.files):
+        return None
     operation = operations.request(
         session,
         DIGEST,
@@ -54,6 +55,13 @@ def request(session: Session, build: Build) -> Operation | None:
     build.digest_operation_id = operation.id
     session.flush()
     return operation
+
+
+def _under_way(session: Session, build: Build) -> Operation | None:
+    if build.digest_operation_id is None:
+        return None
+    operation = operations.find(session, build.digest_operation_id)
+    return None if State(operation.state).ended else operation
 
 
 def inputs(session: Session, request: Mapping[str, Any]) -> Mapping[str, Plan]:

@@ -20,7 +20,7 @@ from service.http.problems import answers
 from service.http.ranges import has_it_already
 from service.http.serving import UNSENT
 from service.names import Digest, Name, short_patch_name
-from service.registry import channels, events, plans, recipes
+from service.registry import channels, events, recipes
 from service.registry.access import Principal
 from service.registry.plans import FilePlan, Part
 from service.schemas.operations import Scope
@@ -225,7 +225,7 @@ async def _pull(
     def look(session: Session) -> _Pointed:
         move, recipe = channels.pointed(session, name)
         try:
-            file = plans.find(session, parts.plans, recipe, part, path)
+            file = serving.plan(session, parts, recipe, part, path)
         except errors.BuildNotReady:
             return _Pointed(move, recipe, None)
         return _Pointed(move, recipe, file)
