@@ -65,6 +65,7 @@ for _noun in (
     uploads,
     models,
     patches,
+    similarity,
     fits,
     evaluations,
     recipes,

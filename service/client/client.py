@@ -17,6 +17,7 @@ from service.client.models import Models
 from service.client.operations import Operations
 from service.client.patches import Patches
 from service.client.recipes import Builds, Recipes, Weights
+from service.client.similarity import Similarity
 from service.client.tokens import Tokens
 from service.client.transport import Transport
 from service.schemas.operations import Readiness
@@ -52,6 +53,7 @@ class Client:
         self.blobs = Blobs(transport)
         self.models = Models(transport)
         self.patches = Patches(transport)
+        self.similarity = Similarity(transport)
         self.recipes = Recipes(transport)
         self.builds = Builds(transport)
         self.weights = Weights(transport)

@@ -10,6 +10,7 @@ from service import names
 from service.client import paths, verify
 from service.client.downloads import Downloaded, Progress, fetch, repr_digest, silent
 from service.client.operations import Operations, Watch, unwatched
+from service.client.similarity import patiently
 from service.client.transport import Transport, read
 from service.names import Digest
 from service.schemas.operations import OperationView
@@ -40,6 +41,25 @@ class Recipes:
         """Resolve a recipe to exact versions, and check that its patches fit."""
         body = ResolveRecipe(recipe=recipe, require=require)
         return self.transport.ask("POST", "/v1/recipes", RecipeView, body=body)
+
+    def compose(
+        self,
+        recipe: RecipeBody | str,
+        *,
+        balance: bool = False,
+        interference: bool = False,
+        require: Require = "same_architecture",
+        watch: Watch = unwatched,
+    ) -> RecipeView:
+        """Resolve a recipe and tell how its patches go together, in `composition`.
+
+        With `balance` the answer is the balanced recipe. Raises `ServiceProblem`, also where the
+        patches cannot be balanced, and `OperationProblem`.
+        """
+        body = ResolveRecipe(
+            recipe=recipe, require=require, balance=balance, interference=interference
+        )
+        return patiently(self.transport, "POST", "/v1/recipes", RecipeView, body=body, watch=watch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ A balanced recipe is a plain one: the scales are solved for once and written int
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from itertools import combinations
 from math import sqrt
@@ -13,10 +13,8 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from service import errors
-from service.db.tables.operations import Operation
 from service.names import MAX_SCALE, SCALE_PLACES
-from service.registry import comparisons, operations, recipes
-from service.registry.access import Principal
+from service.registry import comparisons, recipes
 from service.registry.recipes import Fit, Part, Resolved
 from service.schemas.similarity import (
     CompositionView,
@@ -32,61 +30,29 @@ MAX_STRETCH: Final = 2.0
 _STEP: Final = Decimal(1).scaleb(-SCALE_PLACES)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to tell of a recipe; `balance` also changes it."""
+def compose(
+    session: Session, resolved: Resolved, *, require: Fit, balanced: bool, interference: bool
+) -> tuple[Resolved, CompositionView] | None:
+    """The recipe, balanced if that is asked for, and how its patches go together.
 
-    balance: bool
-    interference: bool
-
-    def __bool__(self) -> bool:
-        return self.balance or self.interference
-
-
-@dataclass(frozen=True, slots=True)
-class Composed:
-    """The recipe, balanced if that was asked for, and how its patches go together."""
-
-    resolved: Resolved
-    view: CompositionView
-
-
-def ask(
-    session: Session,
-    resolved: Resolved,
-    wanted: Wanted,
-    *,
-    require: Fit,
-    by: Principal,
-    limits: operations.Limits,
-) -> Composed | Operation:
-    """Tell how the patches of a recipe go together, or have a worker compare them first.
-
-    Raises `CannotBalance`, `NoWorker`, `QueueFull`.
+    None where its patches were not compared yet: see `comparisons`. Raises `CannotBalance`.
     """
     if not resolved.parts:
-        return Composed(resolved, CompositionView(patches=[]))
+        return resolved, CompositionView(patches=[])
     versions = [part.version for part in resolved.parts]
     known = comparisons.find(session, versions)
     if known is None:
-        return comparisons.request(session, versions, by=by, limits=limits)
+        return None
     scales = [part.scale for part in resolved.parts]
     composed, explained = resolved, None
-    if wanted.balance:
+    if balanced:
         scales = _solved(resolved.parts, known)
         composed = _rescaled(session, resolved, scales, require)
         explained = _explained(resolved, composed, scales, known)
-    pairs = combinations(range(len(versions)), 2) if wanted.interference else ()
-    return Composed(
-        composed,
-        CompositionView(
-            patches=[version.reference for version in versions],
-            balance=explained,
-            interference=[_pair(*pair, resolved.parts, scales, known) for pair in pairs]
-            if wanted.interference
-            else None,
-        ),
-    )
+    pairs = combinations(range(len(versions)), 2)
+    met = [_pair(*pair, resolved.parts, scales, known) for pair in pairs] if interference else None
+    names = [version.reference for version in versions]
+    return composed, CompositionView(patches=names, balance=explained, interference=met)
 
 
 # ── balance ──────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from service import names
+from service.schemas.similarity import CompositionView
 from service.schemas.wire import Body, Digest, Moment, Scale, View
 
 
@@ -31,6 +32,10 @@ class ResolveRecipe(Body):
 
     recipe: RecipeBody | str
     require: Literal["same_base", "same_architecture"] = "same_architecture"
+    balance: bool = Field(
+        default=False, description="Solve for scales at which the patches do not interfere."
+    )
+    interference: bool = Field(default=False, description="Tell how the patches meet, by kernel.")
 
 
 class RecipePatchView(View):
@@ -59,6 +64,9 @@ class RecipeView(View):
     size_bytes: int = Field(description="Size of the patched weights.")
     overlay_bytes: int = Field(description="How many bytes of tensors the patches touch.")
     warnings: list[str]
+    composition: CompositionView | None = Field(
+        default=None, description="If `balance` or `interference` was asked for."
+    )
 
 
 class BuildFileView(View):
