@@ -2,11 +2,20 @@
 
 import typer
 
-from service.cli import catalogue, channels, models, operations, patches, tokens, weights
+from service.cli import (
+    catalogue,
+    channels,
+    evaluations,
+    models,
+    operations,
+    patches,
+    tokens,
+    weights,
+)
 
 app = typer.Typer(no_args_is_help=True)
 
-for noun in (models, patches, weights, catalogue):
+for noun in (models, patches, weights, evaluations, catalogue):
     noun.add(app)
 app.add_typer(channels.app, name="channel")
 app.add_typer(operations.app, name="ops")

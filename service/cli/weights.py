@@ -64,13 +64,13 @@ def add(app: typer.Typer) -> None:
     def apply(run: Run, target: Target, reference: Reference, out: Out = None) -> None:
         """Patch a file that holds the base, in place or into a copy; fetches the overlay alone."""
         made = ready(run, reference)
-        with _change(run, made, target) as change:
+        with change(run, made, target) as wanted:
             if out is not None:
-                _write_copies(run, target, change, out)
+                _write_copies(run, target, wanted, out)
             elif not made.recipe.patches:
                 _take_off(run, target)
             else:
-                _put_on(run, target, change)
+                _put_on(run, target, wanted)
 
     @command(app, "undo")
     def undo(run: Run, target: Target) -> None:
@@ -96,6 +96,14 @@ def pull_recipe(run: Run, recipe: str, out: Path | None) -> None:
     """Fetch every weight file of a recipe, verified, with a record of what it is."""
     build = ready(run, recipe)
     target, as_folder = _destination(build, out)
+    fetched = fetch(run, build, target, as_folder=as_folder)
+    size = size_text(sum(file.size_bytes for file in build.files))
+    value = {"path": str(target), "build": build.id, "recipe": build.recipe.reference}
+    run.out.result(value | {"files": fetched}, [f"{target}  {size}  {build.recipe.reference}"])
+
+
+def fetch(run: Run, build: BuildView, target: Path, *, as_folder: bool) -> dict[str, Digest]:
+    """Fetch the files of a ready build that are not there yet; answers their digests."""
     recorded = inplace.status(target)
     fetched: dict[str, Digest] = {}
     with run.out.file_bars() as bars:
@@ -116,9 +124,7 @@ def pull_recipe(run: Run, recipe: str, out: Path | None) -> None:
     now = _sidecar(build, fetched) if build.recipe.patches else None
     if now is None or recorded is None or now.files != recorded.files:
         inplace.replaced(target, now)
-    size = size_text(sum(file.size_bytes for file in build.files))
-    value = {"path": str(target), "build": build.id, "recipe": build.recipe.reference}
-    run.out.result(value | {"files": fetched}, [f"{target}  {size}  {build.recipe.reference}"])
+    return fetched
 
 
 def _destination(build: BuildView, out: Path | None) -> tuple[Path, bool]:
@@ -179,18 +185,17 @@ def _fetch_other_files(run: Run, build: BuildView, folder: Path) -> None:
         )
 
 
+def newest(run: Run, patch: str) -> int:
+    """The newest version of a patch that is not withdrawn; raises `ThingNotFound`."""
+    for version in run.client.patches.versions(patch):
+        if version.withdrawn_at is None:
+            return version.number
+    raise errors.ThingNotFound("version of patch", patch)
+
+
 def _pull_patch(run: Run, reference: str, out: Path | None) -> None:
     found = names.patch_reference(reference)
-    number = found.revision or next(
-        (
-            one.number
-            for one in run.client.patches.versions(str(found.name))
-            if one.withdrawn_at is None
-        ),
-        None,
-    )
-    if number is None:
-        raise errors.ThingNotFound("version of patch", str(found.name))
+    number = found.revision or newest(run, str(found.name))
     version = run.client.patches.version(str(found.name), number)
     into = out or Path(f"{found.name.name}.rws.safetensors")
     if into.is_dir():
@@ -213,7 +218,7 @@ def _pull_patch(run: Run, reference: str, out: Path | None) -> None:
 
 
 @contextmanager
-def _change(run: Run, build: BuildView, target: Path) -> Iterator[Change]:
+def change(run: Run, build: BuildView, target: Path) -> Iterator[Change]:
     """What to make of the files; the overlays lie beside them as long as it lasts."""
     parent = target.absolute().parent
     with TemporaryDirectory(dir=parent, prefix=".patchbay-") as folder, run.out.file_bars() as bars:

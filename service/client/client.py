@@ -13,6 +13,7 @@ import httpx2
 
 from service.client.blobs import Blobs
 from service.client.channels import Channels
+from service.client.evaluations import Evaluations
 from service.client.models import Models
 from service.client.operations import Operations
 from service.client.patches import Patches
@@ -20,6 +21,7 @@ from service.client.recipes import Builds, Recipes, Weights
 from service.client.similarity import Similarity
 from service.client.tokens import Tokens
 from service.client.transport import Transport
+from service.client.uploads import Uploads
 from service.schemas.operations import Readiness
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -51,6 +53,7 @@ class Client:
         transport = Transport(self._http, sleep)
         self.transport = transport
         self.blobs = Blobs(transport)
+        self.uploads = Uploads(transport)
         self.models = Models(transport)
         self.patches = Patches(transport)
         self.similarity = Similarity(transport)
@@ -58,6 +61,7 @@ class Client:
         self.builds = Builds(transport)
         self.weights = Weights(transport)
         self.channels = Channels(transport)
+        self.evaluations = Evaluations(transport)
         self.operations = Operations(transport)
         self.tokens = Tokens(transport)
 
