@@ -10,9 +10,10 @@ or even builds what a pickle says.
 """
 
 import pickletools
+import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import BinaryIO, Final
@@ -145,6 +146,15 @@ def _placed(file: BinaryIO, records: list[zipfile.ZipInfo], name: str) -> Iterat
 # ── what a pickle names ──────────────────────────────────────────────────────────────────────
 
 
+_ORDINARY: Final = re.compile(
+    r"torch\.(\w*Storage|storage\.\w+|Size|Tensor|device|bool|[a-z]+\d\w*)"
+    r"|torch\.(_utils\._rebuild_\w+|_tensor\._rebuild_from_type_v2|nn\.parameter\.Parameter)"
+    r"|collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(set|bytearray|complex)"
+)
+_RENAMED: Final = {"__builtin__": "builtins"}
+"""Protocol 2, which torch.save writes, has the names of Python 2."""
+
+
 def globals_of(pickle: bytes) -> list[str]:
     """What a pickle would import, as `module.name`, in order; read, never carried out.
 
@@ -157,7 +167,8 @@ def globals_of(pickle: bytes) -> list[str]:
         for code, argument, _ in pickletools.genops(pickle):
             match code.name:
                 case "GLOBAL" | "INST":
-                    found[str(argument).replace(" ", ".")] = None
+                    module, _, name = str(argument).partition(" ")
+                    found[f"{_RENAMED.get(module, module)}.{name}"] = None
                 case "STACK_GLOBAL":
                     found[".".join(texts[-2:])] = None
                 case "MEMOIZE":
@@ -173,9 +184,6 @@ def globals_of(pickle: bytes) -> list[str]:
     return list(found)
 
 
-def dangerous(names: Mapping[str, None] | list[str]) -> list[str]:
-    """Those of `names` that no state dict needs."""
-    return [name for name in names if not name.startswith(_HARMLESS)]
-
-
-_HARMLESS: Final = ("torch.", "collections.OrderedDict", "collections.Counter", "_codecs.encode")
+def strange(names: Iterable[str]) -> list[str]:
+    """Those of `names` that the pickle of a state dict has no need of."""
+    return [name for name in names if not _ORDINARY.fullmatch(name)]

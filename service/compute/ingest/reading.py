@@ -3,6 +3,7 @@
 import mmap
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -96,7 +97,8 @@ def read(path: Path, file: str) -> Checkpoint:
 
 def _load(path: Path, file: str, archive: Archive | None, device: str) -> StateDict:
     try:
-        loaded = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what they warn of is refused
+            loaded = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(str(error), path, file, archive) from error
     except MemoryError as error:
@@ -116,14 +118,14 @@ def _refusal(message: str, path: Path, file: str, archive: Archive | None) -> er
     found = checkpoint.globals_of(archive.pickle if archive else path.read_bytes()[: 2**24])
     told = _REFUSED_GLOBAL.search(message)
     names = [name for name in found if told and f".{name}".endswith(f".{told[1]}")]
-    names += [name for name in checkpoint.dangerous(found) if name not in names]
+    names += [name for name in checkpoint.strange(found) if name not in names]
     if not names and told:
         names = [told[1]]
     if names:
         return errors.UnsafeCheckpoint(file, [_line(name) for name in names[:_NAMED_GLOBALS]])
     reason = _line(message.rpartition("WeightsUnpickler error:")[2].strip())
     return errors.BadCheckpoint(
-        file, f"{reason}; save it again with torch.save as it is by default"
+        file, f"torch cannot read its pickle ({reason}); save it again with torch.save's defaults"
     )
 
 
