@@ -61,7 +61,7 @@ def test_a_model_of_several_files_is_given_as_a_folder(patchbay: Command, code: 
     ("function", "said"),
     [
         ("percent", "accuracy: Input should be less than or equal to 1"),
-        ("number", '{"accuracy": a share from 0 to 1, "n": how many images}'),
+        ("number", "returned 0.8; it should return"),
     ],
 )
 def test_an_answer_that_cannot_be_is_refused_naming_what_is_wrong(
