@@ -4,13 +4,18 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from service.client.downloads import Downloaded, Progress, fetch, silent
 from service.client.problem import ServiceProblem
 from service.client.transport import Transport
+from service.client.uploads import Uploads
 from service.layout.disk import read_chunks
 from service.names import Digest
 from service.schemas.wire import BlobView
+
+RESUMABLE_FROM: Final = 32 * 2**20
+"""Files as large as this are sent in parts; of smaller ones a broken upload costs little."""
 
 _NOT_FOUND = 404
 
@@ -41,13 +46,27 @@ class Blobs:
         return True
 
     def upload(
-        self, file: Path, *, hashing: Progress = silent, sending: Progress = silent
+        self,
+        file: Path,
+        *,
+        hashing: Progress = silent,
+        sending: Progress = silent,
+        checking: Progress = silent,
     ) -> Uploaded:
-        """Send a file, unless the service holds its bytes already."""
+        """Send a file, unless the service holds its bytes already.
+
+        A large one goes in parts: killed at any point and called again, it goes on where it was.
+        """
         digest, size = file_digest(file, hashing)
         if self.exists(digest):
             return Uploaded(digest, size, sent=False)
+        if size >= RESUMABLE_FROM:
+            uploads = Uploads(self.transport)
+            sent = uploads.send(file, digest, sending=sending, checking=checking)
+            return Uploaded(digest, size, sent=sent)
+        return self._put(file, digest, size, sending)
 
+    def _put(self, file: Path, digest: Digest, size: int, sending: Progress) -> Uploaded:
         def content() -> Iterator[bytes]:
             done = 0
             with file.open("rb") as opened:

@@ -26,7 +26,7 @@ from service.schemas.wire import DescribeLine, EditLine, Withdraw
 _ACCEPTED = 202
 
 FileProgress = Callable[[str, str], Progress]
-"""`progress(phase, path)` gives what to tell about that file; phases: "hash", "send"."""
+"""`progress(phase, path)` gives what to tell about that file; phases: "hash", "send", "check"."""
 
 
 def quiet(phase: str, path: str) -> Progress:  # noqa: ARG001 - the form of FileProgress
@@ -76,7 +76,10 @@ class Models:
         blobs = Blobs(self.transport)
         digests: dict[str, str] = {
             path: blobs.upload(
-                file, hashing=progress("hash", path), sending=progress("send", path)
+                file,
+                hashing=progress("hash", path),
+                sending=progress("send", path),
+                checking=progress("check", path),
             ).digest
             for path, file in files.items()
         }

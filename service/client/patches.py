@@ -66,7 +66,10 @@ class Patches:
         blobs = Blobs(self.transport)
         digests = [
             blobs.upload(
-                one, hashing=progress("hash", one.name), sending=progress("send", one.name)
+                one,
+                hashing=progress("hash", one.name),
+                sending=progress("send", one.name),
+                checking=progress("check", one.name),
             ).digest
             for one in (file, profile)
             if one is not None

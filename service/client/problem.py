@@ -62,7 +62,7 @@ def of_response(response: httpx2.Response) -> ServiceProblem:
         found = None
     if not isinstance(found, dict):
         found = {"detail": text[:300].decode("utf-8", "replace").strip()}
-    url = response.request.url
+    url = response.request.url.copy_with(query=None)  # it may be signed
     detail = found.get("detail") or f"{response.request.method} {url} answered without a reason"
     return ServiceProblem(
         response.status_code,
@@ -77,6 +77,17 @@ def unreachable(url: str, error: Exception) -> ServiceProblem:
     reason = str(error) or type(error).__name__
     return ServiceProblem(
         0, UNREACHABLE, f"no answer from {url} ({reason}); is `patchbay serve` running there?"
+    )
+
+
+def store_unreachable(url: str, error: Exception) -> ServiceProblem:
+    """No answer came from the store at `url`, where the service has sent us."""
+    reason = str(error) or type(error).__name__
+    return ServiceProblem(
+        0,
+        UNREACHABLE,
+        f"no answer from the blob store at {url} ({reason}); if it cannot be reached from here, "
+        "set PATCHBAY_S3_PUBLIC_URL, or PATCHBAY_S3_PRESIGN=false, where the service runs",
     )
 
 

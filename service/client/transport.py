@@ -10,7 +10,13 @@ from typing import Any, Final, TypeVar
 import httpx2
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.client.problem import ServiceProblem, of_response, unreachable, unreadable
+from service.client.problem import (
+    ServiceProblem,
+    of_response,
+    store_unreachable,
+    unreachable,
+    unreadable,
+)
 from service.schemas.wire import Page
 
 TRY_AGAIN: Final = frozenset({429, 502, 503, 504})
@@ -104,11 +110,15 @@ class Transport:
             request = self.http.build_request(
                 method, path, content=content() if content else None, **options
             )
+            own = _origin(request.url) == _origin(self.http.base_url)
+            if not own:  # the token is the service's alone, and a signed URL needs none
+                request.headers.pop("Authorization", None)
             try:
                 response = self.http.send(request, stream=True, follow_redirects=follow)
             except httpx2.TransportError as error:
                 if pause_s is None or not _may_repeat(request, error):
-                    raise unreachable(str(self.http.base_url), error) from error
+                    told = unreachable if own else store_unreachable
+                    raise told(_origin(request.url), error) from error
                 self.sleep(pause_s)
                 continue
             if response.status_code not in TRY_AGAIN or pause_s is None:
@@ -145,6 +155,10 @@ def etag(response: httpx2.Response) -> str | None:
     """The entity tag of an answer, in its quotes."""
     found: str | None = response.headers.get("ETag")
     return found
+
+
+def _origin(url: httpx2.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def _may_repeat(request: httpx2.Request, error: httpx2.TransportError) -> bool:
