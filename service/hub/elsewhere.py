@@ -24,10 +24,11 @@ async def refuse_to_write(rest: str) -> None:
     raise HubError(403, None, _READ_ONLY)
 
 
+@router.api_route("/api/{kind}", methods=_READS)
 @router.api_route("/api/{kind}/{rest:path}", methods=_READS)
 @router.api_route("/{name}/resolve/{rest:path}", methods=_READS)
 @router.api_route("/{kind}/{namespace}/{name}/resolve/{rest:path}", methods=_READS)
-async def know_no_other(rest: str, kind: str = "models") -> None:
+async def know_no_other(rest: str = "", kind: str = "models") -> None:
     """Say that there are models of a namespace alone: no data sets, spaces or bare names."""
     _ = rest
     if kind not in {"models", "datasets", "spaces", "kernels"}:

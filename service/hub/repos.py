@@ -21,6 +21,7 @@ router = APIRouter(prefix="/api/models")
 
 COMMITS_A_PAGE: Final = 50
 TAGS_SHOWN: Final = 1000
+_LICENSE: Final = "license:"
 
 
 @router.get("")
@@ -39,8 +40,15 @@ def listed(
     _ = caller
     limit = min(limit, 200)
     wanted = [label for each in labels or [] for label in each.split(",") if label]
+    licenses = [label for label in wanted if label.startswith(_LICENSE)]
     rows = models.listed(
-        session, words=search, namespace=author, labels=wanted, after=cursor, limit=limit + 1
+        session,
+        words=search,
+        namespace=author,
+        labels=[label for label in wanted if label not in licenses],
+        licenses=[label.removeprefix(_LICENSE) for label in licenses],
+        after=cursor,
+        limit=limit + 1,
     )
     if len(rows) > limit:
         asked = [pair for pair in request.query_params.multi_items() if pair[0] != "cursor"]
@@ -192,7 +200,7 @@ def _summary(line: Model) -> dict[str, Any]:
 
 
 def _tags(line: Model) -> list[str]:
-    return [*line.labels, *([f"license:{line.license.lower()}"] if line.license else [])]
+    return [*line.labels, *([_LICENSE + line.license.lower()] if line.license else [])]
 
 
 def _moment(at: datetime) -> str:

@@ -98,14 +98,15 @@ def pin(session: Session, asked: Asked) -> Pinned:
             resolved = recipes.resolve(session, reference, require="same_architecture")
     except _UNRESOLVED as error:
         raise refusals.revision_not_found(str(error)) from error
-    pinned = record(session, asked, resolved)
     length = len(asked.revision.encode())
-    if length > MAX_REVISION_BYTES:
-        raise refusals.revision_not_found(
-            f"the recipe has {length} bytes, and clients keep it as a file name of at most "
-            f"{MAX_REVISION_BYTES}; ask for its commit instead: {pinned.commit}"
-        )
-    return pinned
+    if length <= MAX_REVISION_BYTES:
+        return record(session, asked, resolved)
+    with asked.parts.sessions.begin() as apart:  # what is refused below must not undo it
+        commit = record(apart, asked, resolved).commit
+    raise refusals.revision_not_found(
+        f"the recipe has {length} bytes, and clients keep it as a file name of at most "
+        f"{MAX_REVISION_BYTES}; ask for its commit instead: {commit}"
+    )
 
 
 def record(session: Session, asked: Asked, resolved: Resolved) -> Pinned:

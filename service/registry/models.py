@@ -173,11 +173,16 @@ def listed(
     words: str,
     namespace: str | None,
     labels: Sequence[str],
+    licenses: Sequence[str],
     after: str | None,
     limit: int,
 ) -> Sequence[Model]:
-    """Some living models in the order of their keys, behind key `after`; they have every label."""
+    """Some living models in the order of their keys, behind key `after`.
+
+    They have every one of the labels, and of the licences.
+    """
     query = lines.matching(select(Model), Model, words=words, label=None)
+    query = query.where(*(func.lower(Model.license) == each.lower() for each in licenses))
     query = query.where(Model.labels.contains(labels)) if labels else query
     if namespace is not None:
         query = query.where(func.lower(Model.namespace) == namespace.lower())
