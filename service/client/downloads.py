@@ -80,7 +80,8 @@ def fetch(
     if response is None:
         download.discard()
         return None
-    stated = expected or repr_digest(response.headers)
+    asked = _asked(response)
+    stated = expected or repr_digest(asked.headers)
     if stated is not None and stated != download.digest:
         download.discard()
         raise errors.NotVerified(url, stated, download.digest, "fetch it again")
@@ -92,7 +93,7 @@ def fetch(
             raise
     download.publish()
     return Downloaded(
-        into, download.digest, download.size, etag(response), dict(response.headers.items())
+        into, download.digest, download.size, etag(asked), dict(asked.headers.items())
     )
 
 
@@ -105,6 +106,11 @@ def repr_digest(headers: Mapping[str, str]) -> Digest | None:
         return parse_digest("sha256:" + base64.b64decode(found[1], validate=True).hex())
     except (ValueError, errors.BadDigest):
         return None
+
+
+def _asked(response: httpx2.Response) -> httpx2.Response:
+    """The service's own answer: validators are its, wherever it sent us for the bytes."""
+    return response.history[0] if response.history else response
 
 
 @dataclass
@@ -215,7 +221,7 @@ class _Download:
                 return int(found[3])
             raise httpx2.RemoteProtocolError("the range that came is not the one asked for")
         self._restart(file)
-        tag = etag(response)
+        tag = etag(_asked(response))
         if tag is not None and not tag.startswith("W/"):
             self.tag.write_text(tag)
         else:

@@ -21,8 +21,12 @@ def download(
     responses: Mapping[int | str, dict[str, Any]],
     content: Mapping[str, Any] = _BINARY,
     description: str | None = None,
+    redirects: bool = False,
 ) -> Callable[[Endpoint], Endpoint]:
-    """Register a path function that answers with a `PlanResponse`, for GET and for HEAD."""
+    """Register a path function that answers with a `PlanResponse`, for GET and for HEAD.
+
+    With `redirects`, a GET may be answered as `PlainResponse` does.
+    """
     whole: dict[int | str, dict[str, Any]] = {
         **answers(errors.StoreUnavailable),
         **responses,
@@ -33,6 +37,9 @@ def download(
         **answers(errors.BadRange),
         206: {"description": "The range that was asked for.", "content": content},
     }
+
+    if redirects:
+        ranged[307] = {"description": "The object store hands it out: `Location` is its URL."}
 
     def register(function: Endpoint) -> Endpoint:
         for method, called, declared in (

@@ -9,10 +9,9 @@ from starlette.concurrency import run_in_threadpool
 from service import errors
 from service.http.deps import Config, DigestPath, Parts, Publisher, Reader
 from service.http.downloads import download
+from service.http.plain import PlainResponse
 from service.http.problems import answers
 from service.http.receiving import announced, pass_over, receive
-from service.http.sender import PlanResponse
-from service.layout.splice import plan_plain
 from service.names import Digest
 from service.registry import blobs
 from service.schemas.wire import BlobView
@@ -30,13 +29,14 @@ _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "b
     router,
     "/{digest}",
     name="read",
-    responses=answers(errors.BadDigest, errors.BlobNotFound),
+    responses=answers(errors.BadDigest, errors.BlobNotFound, errors.DamagedBlob),
+    redirects=True,
 )
 def read(request: Request, digest: DigestPath, parts: Config, caller: Reader) -> Response:
     """Read a blob, whole or a range of it."""
     with parts.sessions.begin() as session:  # ends before the bytes move
         size_bytes = blobs.find(session, digest).size_bytes
-    return PlanResponse(request, plan_plain(digest, size_bytes), parts, headers=FOR_EVER)
+    return PlainResponse(request, parts, digest, size_bytes, headers=FOR_EVER)
 
 
 @router.put(

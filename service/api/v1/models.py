@@ -21,9 +21,8 @@ from service.http.deps import (
 )
 from service.http.downloads import download
 from service.http.paging import Pages
+from service.http.plain import PlainResponse
 from service.http.problems import answers
-from service.http.sender import PlanResponse
-from service.layout.splice import plan_plain
 from service.names import Digest, Name, Reference
 from service.registry import aliases, lines, models, retirement
 from service.schemas.models import (
@@ -161,7 +160,8 @@ def tensors(
     router,
     "/{namespace}/{name}/versions/{version}/files/{path:path}",
     name="file",
-    responses=answers(*NOT_THERE),
+    responses=answers(*NOT_THERE, errors.DamagedBlob),
+    redirects=True,
 )
 def file(
     name: ModelPath,
@@ -174,8 +174,7 @@ def file(
 ) -> Response:
     """Download a file of a version; `Range` and conditions as on any plain file."""
     found = models.file(_version(session, name, version), path)
-    plan = plan_plain(Digest(found.digest), found.size_bytes)
-    return PlanResponse(request, plan, parts)
+    return PlainResponse(request, parts, Digest(found.digest), found.size_bytes)
 
 
 @router.post(

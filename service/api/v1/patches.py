@@ -14,6 +14,7 @@ from service.db.tables.patches import Patch
 from service.http.deps import Config, DbSession, Limits, PatchPath, Publisher, Reader, patch_in_path
 from service.http.downloads import download
 from service.http.paging import Pages
+from service.http.plain import PlainResponse
 from service.http.problems import answers
 from service.http.sender import PlanResponse
 from service.layout import patchfile
@@ -168,7 +169,11 @@ def version(
 
 
 @download(
-    router, "/{namespace}/{name}/versions/{number}/file", name="file", responses=answers(*NOT_THERE)
+    router,
+    "/{namespace}/{name}/versions/{number}/file",
+    name="file",
+    responses=answers(*NOT_THERE, errors.DamagedBlob),
+    redirects=True,
 )
 def file(
     name: PatchPath,
@@ -180,7 +185,7 @@ def file(
 ) -> Response:
     """Download the patch file."""
     found = patches.resolve(session, name, number)
-    return PlanResponse(request, plan_plain(Digest(found.digest), found.size_bytes), parts)
+    return PlainResponse(request, parts, Digest(found.digest), found.size_bytes)
 
 
 @download(
