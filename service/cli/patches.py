@@ -51,7 +51,9 @@ def add(app: typer.Typer) -> None:
         *,
         patch: Annotated[str, typer.Option(help="The patch to make, namespace/name.")],
         origin: Annotated[str | None, typer.Option(help="Their common starting weights.")] = None,
-        quality: Annotated[str, typer.Option(help="exact, high or standard.")] = "standard",
+        quality: Annotated[
+            str, typer.Option(help="exact, high, standard, small or tiny.")
+        ] = "standard",
         energy: Annotated[
             float | None, typer.Option(min=0.0, max=1.0, help="Share of energy to keep.")
         ] = None,

@@ -54,7 +54,7 @@ class PatchWriter:
 
         `norms` are ||R|| and ||W|| of a kernel. Raises `SignatureTooLarge`.
         """
-        coded = codec.encode(signature, how)
+        how, coded = codec.encode_closely(signature, how)
         decoded = codec.decode(coded, how, layer.shape)
         if max(norms or (0, 0)) > _LARGEST_NORM or not bool(decoded.isfinite().all()):
             raise errors.SignatureTooLarge(str(layer.address))
@@ -71,6 +71,7 @@ class PatchWriter:
                 norm=norm,
                 weight_norm=weight_norm,
                 digest=digest_of(decoded),
+                deflated=coded.deflated,
             )
         )
         return decoded

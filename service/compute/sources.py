@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from service import errors
+from service.layout.deflate import BadStream
 from service.layout.header import Header, Read, TensorEntry
 from service.layout.patchfile import PatchFile, SignatureTensor
 from service.names import ByteRange
@@ -63,14 +64,27 @@ def decode(source: PatchSource, tensor: SignatureTensor, device: torch.device) -
 
     Raises `NotAPatchFile`, naming the tensor.
     """
-    halves = _octets(source.read, tensor.halves).view(torch.float16)
-    coded = codec.Coded(
-        tensor.exponent, _octets(source.read, tensor.codes).to(device), halves.to(device)
-    )
-    decoded = codec.decode(coded, tensor.codec, tensor.shape)
-    if digest_of(decoded) != tensor.digest:
+    return decode_with_digest(source, tensor, device)[0]
+
+
+def decode_with_digest(
+    source: PatchSource, tensor: SignatureTensor, device: torch.device
+) -> tuple[Tensor, str]:
+    """Decode and check one tensor of a signature, and give its whole digest, too.
+
+    Raises `NotAPatchFile`, naming the tensor.
+    """
+    codes = _octets(source.read, tensor.codes)
+    halves = _octets(source.read, tensor.halves).view(torch.float16).to(device)
+    coded = codec.Coded(tensor.exponent, codes, halves, tensor.deflated)
+    try:
+        decoded = codec.decode(coded, tensor.codec, tensor.shape)
+    except BadStream as error:
+        raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} {error}") from error
+    digest = digest_of(decoded)
+    if not digest.startswith(tensor.digest):
         raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} does not hash to its digest")
-    return decoded
+    return decoded, digest
 
 
 def digest_of(decoded: Tensor) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 
 from service import errors
-from service.compute.sources import PatchSource, decode
+from service.compute.sources import PatchSource, decode_with_digest
 from service.layout import patchfile
 from service.layout.codecs import Codec
 from service.layout.header import Read
@@ -34,11 +34,15 @@ def verify_patch(read: Read, size_bytes: int, device: torch.device) -> Verified:
     """
     patch = patchfile.read(read, size_bytes)
     source = PatchSource(patch, read)
+    digests = []
     for tensor in patch.tensors:
-        decoded = decode(source, tensor, device)
+        decoded, digest = decode_with_digest(source, tensor, device)
+        digests.append(digest)
         if not bool(decoded.isfinite().all()):
             raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} holds NaN or infinity")
         _check_norm(tensor, sqrt(sum(inner_products(lambda q: [q * q], decoded))))
+    if patch.seal not in {None, patchfile.seal_of(digests)}:
+        raise errors.NotAPatchFile("its tensors do not hash to its seal")
     return Verified(patch, summary_of(patch))
 
 

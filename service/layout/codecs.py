@@ -27,25 +27,35 @@ class Codec(StrEnum):
     Q8 = "q8"
     Q4 = "q4"
     Q2 = "q2"
+    TERNARY = "ternary"
+    SIGN = "sign"
 
     @property
     def has_scales(self) -> bool:
         """Whether each row has a scale of its own."""
-        return self in {Codec.Q8, Codec.Q4, Codec.Q2}
+        return self not in {Codec.F32, Codec.F16}
 
 
-_CODE_BITS: Final[Mapping[Codec, int]] = {
-    Codec.F32: 32,
-    Codec.F16: 0,
-    Codec.Q8: 8,
-    Codec.Q4: 4,
-    Codec.Q2: 2,
+_PER_BYTE: Final[Mapping[Codec, int]] = {
+    Codec.Q8: 1,
+    Codec.Q4: 2,
+    Codec.Q2: 4,
+    Codec.TERNARY: 5,
+    Codec.SIGN: 8,
 }
+"""How many codes share a byte."""
 
 
 def codes_bytes(codec: Codec, shape: Sequence[int]) -> int:
-    """How many bytes of `codes` a tensor takes."""
-    return (prod(shape) * _CODE_BITS[codec] + 7) // 8
+    """How many bytes of codes a tensor takes, before they are deflated."""
+    if not codec.has_scales:
+        return 4 * prod(shape) if codec is Codec.F32 else 0
+    return -(-prod(shape) // per_byte(codec))
+
+
+def per_byte(codec: Codec) -> int:
+    """How many codes of a codec with scales share a byte."""
+    return _PER_BYTE[codec]
 
 
 def halves_count(codec: Codec, shape: Sequence[int]) -> int:

@@ -34,7 +34,7 @@ def extract(
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="The patch file, *.rws.safetensors.")],
     origin: Annotated[Path | None, typer.Option(help="Their common start.", exists=True)] = None,
-    quality: Annotated[str, typer.Option(help="exact, high or standard.")] = "standard",
+    quality: Annotated[str, typer.Option(help="exact, high, standard, small or tiny.")] = "standard",
     energy: Annotated[float | None, typer.Option(help="Share of energy to keep.")] = None,
     first: Annotated[int | None, typer.Option(help="The first kernels in forward order.")] = None,
     globs: Annotated[

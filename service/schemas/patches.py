@@ -6,7 +6,7 @@ from pydantic import Field
 
 from service.schemas.wire import Body, Digest, LineView, Moment, View
 
-Quality = Literal["exact", "high", "standard"]
+Quality = Literal["exact", "high", "standard", "small", "tiny"]
 
 
 class PatchView(LineView):

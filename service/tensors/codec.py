@@ -1,57 +1,112 @@
-"""Packing a signature for gain, not for least squares.
+"""Packing a signature into codes and halves, and unpacking it; the bytes are drawn in `patchfile`.
 
-Nearly all of the accuracy that few bits cost is shrinkage, so each output channel (the rows of the
-first dimension) is rescaled until <Q, R> = ||R||^2: *unit gain*. What is searched for in each
-channel is the step whose codes point most nearly along R; the scale alone then sets the gain.
-
-Channel scales are f16 times one power of two a tensor, since f16 alone underflows. A channel that
-is not zero keeps its largest element at least. The bytes are drawn in `layout.patchfile`.
-
-Uniform levels: Nagel et al. 2021, arXiv:2106.08295. Four levels: Max 1960, "Quantizing for minimum
-distortion", table I.
+`fitting` finds codes and scales. Channel scales are f16 times one power of two a tensor, since f16
+alone underflows. Codes are then deflated where that pays, which is only known from the codes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import frexp, prod
+from math import frexp, gcd, prod
 from typing import Final
 
 import torch
 from jaxtyping import Float16, Float32, Float64, UInt8
 from torch import Tensor
 
-from service.layout.codecs import EXPONENTS, LEVELS, Codec
-from service.tensors.sums import row_sums, tile_of
+from service.layout import deflate
+from service.layout.codecs import EXPONENTS, LEVELS, Codec, codes_bytes, per_byte
+from service.tensors import fitting, gather, raw
+from service.tensors.sums import tile_of
 
-_Rows = Float64[Tensor, "rows columns"]
-_Codes = UInt8[Tensor, "rows columns"]
-_PerRow = Float64[Tensor, " rows"]
-
-_BITS: Final = {Codec.Q8: 8, Codec.Q4: 4, Codec.Q2: 2}
-_THRESHOLD: Final = 0.9816
-"""Max 1960: beyond this many standard deviations a value takes the outer level."""
-_SPREADS: Final = (1.0, 0.8, 0.65, 1.25, 1.5)
-_CLIPS: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-_TINY: Final = torch.finfo(torch.float64).tiny
-_TO_WHOLE: Final = 1.5 * 2.0**52
-"""Added to a f64 below 2^51, it leaves no room for a fraction."""
+_BASE: Final = {Codec.Q4: 16, Codec.Q2: 4, Codec.TERNARY: 3, Codec.SIGN: 2}
+"""A byte is a number in this base; its lowest digit comes first."""
+_OFFSET: Final = {Codec.Q4: 8.0, Codec.Q2: 1.5, Codec.TERNARY: 1.0, Codec.SIGN: 0.5}
+"""From a code around zero to its digit."""
+_LOUDEST: Final = {Codec.Q2: 0.4, Codec.SIGN: 2.0}
+"""Noise to energy from which zeros must be among the levels: that of sparse tensors."""
 _LEAST_HALF: Final = 2.0**-24
 _LARGEST_HALF_EXPONENT: Final = 15
 
 
 @dataclass(frozen=True)
 class Coded:
-    """A tensor packed: its power of two, its bytes of `codes`, its values of `halves`."""
+    """A tensor packed: its power of two, its bytes of `codes`, its values of `halves`.
+
+    `deflated` is the length of the DEFLATE stream that `codes` are; 0: they are no stream.
+    """
 
     exponent: int
     codes: UInt8[Tensor, " bytes"]
     halves: Float16[Tensor, " halves"]
+    deflated: int = 0
 
 
 def encode(signature: Float32[Tensor, "*shape"], codec: Codec) -> Coded:
-    """Pack a finite signature; the codecs with scales need a dimension and an element."""
-    if codec.has_scales:
-        return _encode_rows(signature, codec)
+    """Pack a finite signature; the codecs with scales need a dimension."""
+    return _encode_rows(signature, codec)[0] if codec.has_scales else _encode(signature, codec)
+
+
+def encode_closely(signature: Float32[Tensor, "*shape"], codec: Codec) -> tuple[Codec, Coded]:
+    """Pack a finite signature, with zeros among its levels where it has many.
+
+    Two bits and signs have no zero: noise would be put wherever a sparse signature is silent.
+    """
+    if codec not in _LOUDEST:
+        return codec, encode(signature, codec)
+    coded, noise = _encode_rows(signature, codec)
+    if noise > _LOUDEST[codec]:
+        instead, less = _encode_rows(signature, Codec.TERNARY)
+        if less < noise:
+            return Codec.TERNARY, instead
+    return codec, coded
+
+
+def decode(coded: Coded, codec: Codec, shape: tuple[int, ...]) -> Float32[Tensor, "*shape"]:
+    """Unpack D, the tensor that a build adds, where the halves lie: one f32 product an element.
+
+    Raises `deflate.BadStream`.
+    """
+    device = coded.halves.device
+    if codec is Codec.F32:
+        return coded.codes.view(torch.float32).reshape(shape).to(device)
+    power = torch.tensor(2.0**coded.exponent, dtype=torch.float32, device=device)
+    halves = coded.halves.to(torch.float32) * power
+    if codec is Codec.F16:
+        return halves.reshape(shape)
+    codes = _inflated(coded, codes_bytes(codec, shape)).to(device)
+    levels = _levels(codes, codec)[: prod(shape)].reshape(shape[0], prod(shape[1:]))
+    return levels.mul_(halves[:, None]).reshape(shape)
+
+
+def _inflated(coded: Coded, size_bytes: int) -> UInt8[Tensor, " bytes"]:
+    if not coded.deflated:
+        return coded.codes
+    packed = deflate.inflated(raw.octets(coded.codes), size_bytes)
+    return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+
+
+def _levels(codes: UInt8[Tensor, " bytes"], codec: Codec) -> Float32[Tensor, " n"]:
+    """What the codes stand for, with those of the last byte that are not used."""
+    if codec is Codec.Q8:
+        return codes.view(torch.int8).to(torch.float32)
+    base, each = _BASE[codec], per_byte(codec)
+    table = [[_level(codec, byte // base**i % base) for i in range(each)] for byte in range(256)]
+    return gather.rows(torch.tensor(table, dtype=torch.float32, device=codes.device), codes)
+
+
+def _level(codec: Codec, digit: int) -> float:
+    match codec:
+        case Codec.Q2:
+            return LEVELS[digit]
+        case Codec.SIGN:
+            return 2.0 * digit - 1.0
+        case _:
+            return digit - _OFFSET[codec]
+
+
+# ── packing ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _encode(signature: Float32[Tensor, "*shape"], codec: Codec) -> Coded:
     nothing = torch.empty(0, device=signature.device)
     if codec is Codec.F32:
         codes = signature.reshape(-1).contiguous().view(torch.uint8)
@@ -60,116 +115,54 @@ def encode(signature: Float32[Tensor, "*shape"], codec: Codec) -> Coded:
     return Coded(exponent, nothing.to(torch.uint8), halves)
 
 
-def decode(coded: Coded, codec: Codec, shape: tuple[int, ...]) -> Float32[Tensor, "*shape"]:
-    """Unpack D, the tensor that a build adds: one f32 multiplication an element."""
-    if codec is Codec.F32:
-        return coded.codes.view(torch.float32).reshape(shape)
-    power = torch.tensor(2.0**coded.exponent, dtype=torch.float32, device=coded.halves.device)
-    halves = coded.halves.to(torch.float32) * power
-    if codec is Codec.F16:
-        return halves.reshape(shape)
-    levels = _levels(coded.codes, codec)[: prod(shape)].reshape(shape[0], prod(shape[1:]))
-    return levels.mul_(halves[:, None]).reshape(shape)
-
-
-def _levels(codes: UInt8[Tensor, " bytes"], codec: Codec) -> Float32[Tensor, " n"]:
-    """What the codes stand for, with those of the last byte's unused bits."""
-    if codec is Codec.Q8:
-        return codes.view(torch.int8).to(torch.float32)
-    bits = _BITS[codec]
-    values = list(LEVELS) if codec is Codec.Q2 else [code - 8.0 for code in range(16)]
-    table = [
-        [values[byte >> shift & (2**bits - 1)] for shift in range(0, 8, bits)]
-        for byte in range(256)
-    ]
-    each = torch.tensor(table, dtype=torch.float32, device=codes.device)
-    levels = torch.empty(codes.numel(), 8 // bits, dtype=torch.float32, device=codes.device)
-    step = tile_of(codes.device)
-    for start in range(0, codes.numel(), step):
-        part = codes[start : start + step].to(torch.int32)
-        torch.index_select(each, 0, part, out=levels[start : start + step])
-    return levels.reshape(-1)
-
-
-# ── channels ─────────────────────────────────────────────────────────────────────────────────
-
-
-def _encode_rows(signature: Float32[Tensor, "*shape"], codec: Codec) -> Coded:
+def _encode_rows(signature: Float32[Tensor, "*shape"], codec: Codec) -> tuple[Coded, float]:
+    """The tensor packed, and its noise: (||Q||^2 - ||R||^2) / ||R||^2."""
+    if not signature.numel():
+        nothing = torch.empty(0, dtype=torch.uint8, device=signature.device)
+        return Coded(0, nothing, nothing.new_zeros(signature.shape[0]).half()), 0.0
     rows = signature.reshape(signature.shape[0], -1)
-    block = max(1, tile_of(rows.device) // max(1, rows.shape[1]))
-    fitted = [_fit(part.to(torch.float64), codec) for part in torch.split(rows, block)]
-    scales = torch.cat([scale for _, scale in fitted])
-    exponent, halves = _halves(scales)
+    scales, codes, energies = [], [], []
+    for part in torch.split(rows, _block(rows, codec)):
+        fitted = fitting.fit(part, codec)
+        codes.append(_packed(fitted.codes.reshape(-1), codec))
+        scales.append(fitted.scales)
+        energies.append(torch.stack([fitted.energy, fitted.packed_energy]))
+    energy, packed_energy = torch.cat(energies, dim=1).sum(dim=1).tolist()
+    scale = torch.cat(scales)
+    exponent, halves = _halves(scale)
     # A scale that underflows would silence a channel that is not zero.
-    halves = torch.where((scales > 0) & (halves == 0), _LEAST_HALF, halves).to(torch.float16)
-    codes = torch.cat([code.reshape(-1) for code, _ in fitted])
-    return Coded(exponent, _packed(codes, _BITS[codec]), halves)
+    halves = torch.where((scale > 0) & (halves == 0), _LEAST_HALF, halves).to(torch.float16)
+    coded = _deflated(Coded(exponent, torch.cat(codes), halves))
+    return coded, packed_energy / energy - 1 if energy > 0 else 0.0
 
 
-def _fit(rows: _Rows, codec: Codec) -> tuple[_Codes, _PerRow]:
-    """The codes of each row, and the scale that gives it unit gain."""
-    match codec:
-        case Codec.Q8:
-            levels, scale = _fit_uniform(rows, 127, (1.0,))
-            return levels.to(torch.int8).view(torch.uint8), scale
-        case Codec.Q4:
-            levels, scale = _fit_uniform(rows, 7, _CLIPS)
-            return (levels + 8).to(torch.uint8), scale
-        case _:
-            return _fit_normal(rows)
+def _block(rows: Float32[Tensor, "rows columns"], codec: Codec) -> int:
+    """How many rows to work on at a time: about a tile, and codes that fill whole bytes."""
+    columns, each = max(1, rows.shape[1]), per_byte(codec)
+    least = each // gcd(each, columns)
+    return max(1, tile_of(rows.device) // columns // least) * least
 
 
-def _fit_uniform(rows: _Rows, limit: int, clips: Sequence[float]) -> tuple[_Rows, _PerRow]:
-    """Levels -limit … limit in even steps, up to that part of a row's peak that fits it best."""
-    sizes = rows.abs()
-    peak = sizes.amax(dim=1)
-    best, closest = peak, torch.full_like(peak, -1.0)
-    for clip in clips if len(clips) > 1 else ():
-        levels = _steps(sizes, peak * clip, limit)
-        cosine = row_sums(levels * sizes) / row_sums(levels * levels).sqrt().clamp(min=_TINY)
-        best = torch.where(cosine > closest, peak * clip, best)
-        closest = torch.maximum(cosine, closest)
-    levels = _steps(sizes, best, limit)
-    return levels.copysign(rows), _unit_gain(rows, row_sums(levels * sizes))
+def _packed(codes: Float32[Tensor, " n"], codec: Codec) -> UInt8[Tensor, " bytes"]:
+    """Put codes into bytes, the lowest digit first; the numbers are whole, so the sum is exact."""
+    if codec is Codec.Q8:
+        return codes.to(torch.int8).view(torch.uint8)
+    base, each = _BASE[codec], per_byte(codec)
+    places = torch.tensor([float(base**i) for i in range(each)], device=codes.device)
+    unused = -codes.numel() % each
+    digits = torch.nn.functional.pad(codes, (0, unused), value=-_OFFSET[codec]) if unused else codes
+    # By way of int8, since torch is five times slower from f32 to uint8.
+    shift = _OFFSET[codec] * float(places.sum()) - 128
+    numbers = torch.mv(digits.view(-1, each), places).add_(shift).to(torch.int8)
+    return numbers.view(torch.uint8).bitwise_xor_(128)
 
 
-def _steps(sizes: _Rows, clip: _PerRow, limit: int) -> _Rows:
-    step = clip[:, None] / limit
-    counts = sizes / torch.where(step > 0, step, 1.0)
-    # Nearest even by two additions: `round` would wake torch's threads for 2048 elements.
-    return counts.clamp_(max=limit).add_(_TO_WHOLE).sub_(_TO_WHOLE)
-
-
-def _fit_normal(rows: _Rows) -> tuple[_Codes, _PerRow]:
-    """An inner and an outer level, parted where a row is described best."""
-    columns = rows.shape[1]
-    deviation = (row_sums(rows * rows) / columns).sqrt()
-    sizes = rows.abs() / torch.where(deviation > 0, deviation, 1.0)[:, None]
-    # The levels as `decode` has them: rounded to f32, then used in f64.
-    inner, outer = torch.tensor(LEVELS[2:], dtype=torch.float32).to(torch.float64).tolist()
-    whole = row_sums(sizes) * inner
-    best, closest, along = (torch.full_like(deviation, -1.0) for _ in range(3))
-    for spread in _SPREADS:
-        edge = spread * _THRESHOLD
-        beyond = torch.nn.functional.threshold(sizes, edge, 0.0)
-        product = whole + row_sums(beyond) * (outer - inner)
-        square = columns * inner**2 + row_sums(beyond.sign()) * (outer**2 - inner**2)
-        cosine = product / square.sqrt()
-        better = cosine > closest
-        best, along = torch.where(better, edge, best), torch.where(better, product, along)
-        closest = torch.maximum(cosine, closest)
-    far = (sizes > best[:, None]).view(torch.uint8)
-    codes = (far + 2).bitwise_xor_((rows < 0).view(torch.uint8) * 3)  # 2, 3 above zero; 1, 0 below
-    return codes, _unit_gain(rows, along * deviation)
-
-
-def _unit_gain(rows: _Rows, along: _PerRow) -> _PerRow:
-    """||R||^2 / <levels, R>; an all-zero row stays exactly zero."""
-    square = row_sums(rows * rows)
-    return torch.where(square > 0, square / along, 0.0)
-
-
-# ── bits ─────────────────────────────────────────────────────────────────────────────────────
+def _deflated(coded: Coded) -> Coded:
+    stream = deflate.deflated(raw.octets(coded.codes))
+    if stream is None:
+        return coded
+    codes = torch.frombuffer(bytearray(stream), dtype=torch.uint8)
+    return Coded(coded.exponent, codes, coded.halves, len(stream))
 
 
 def _halves(values: Float64[Tensor, " n"]) -> tuple[int, Float16[Tensor, " n"]]:
@@ -178,13 +171,3 @@ def _halves(values: Float64[Tensor, " n"]) -> tuple[int, Float16[Tensor, " n"]]:
     wanted = frexp(peak)[1] - _LARGEST_HALF_EXPONENT if peak > 0 else 0
     exponent = min(max(wanted, EXPONENTS[0]), EXPONENTS[-1])
     return exponent, (values * 2.0**-exponent).to(torch.float16)
-
-
-def _packed(codes: UInt8[Tensor, " n"], bits: int) -> UInt8[Tensor, " bytes"]:
-    """Put codes into bytes, the lowest bits first."""
-    each = 8 // bits
-    padded = torch.nn.functional.pad(codes, (0, -codes.numel() % each)).reshape(-1, each)
-    packed = torch.zeros_like(padded[:, 0])
-    for place in range(each):
-        packed |= padded[:, place] << (bits * place)
-    return packed

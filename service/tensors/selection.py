@@ -27,6 +27,16 @@ class Quality(StrEnum):
     EXACT = "exact"
     HIGH = "high"
     STANDARD = "standard"
+    SMALL = "small"
+    TINY = "tiny"
+
+
+_FEW_BITS: Final = {
+    Quality.HIGH: Codec.Q4,
+    Quality.STANDARD: Codec.Q2,
+    Quality.SMALL: Codec.TERNARY,
+    Quality.TINY: Codec.SIGN,
+}
 
 
 class Projection(StrEnum):
@@ -130,7 +140,7 @@ def kernel_codec(quality: Quality, numel: int) -> Codec:
         return Codec.F32
     if numel <= SMALL_ELEMENTS:
         return Codec.Q8
-    return Codec.Q4 if quality is Quality.HIGH else Codec.Q2
+    return _FEW_BITS[quality]
 
 
 def rider_codec(quality: Quality) -> Codec:
@@ -169,14 +179,22 @@ def select(ordered: Sequence[Measured], selection: Selection) -> list[Measured]:
     """
     if not any(kernel.energy > 0 for kernel in ordered):
         raise errors.NothingToExtract("no kernel of the robust model differs from the clean one")
-    chosen = _chosen(ordered, selection)
-    kept = [kernel for kernel in ordered if kernel in chosen]
+    kept = chosen(ordered, selection)
     if not any(kernel.energy > 0 for kernel in kept):
         raise errors.NothingToExtract("none of the chosen kernels differs between the models")
     return kept
 
 
-def _chosen(ordered: Sequence[Measured], selection: Selection) -> set[Measured]:
+def chosen(ordered: Sequence[Measured], selection: Selection) -> list[Measured]:
+    """The kernels that a selection means, in their order, whether they differ or not.
+
+    Raises `NothingToExtract` where a name matches none.
+    """
+    wanted = _wanted(ordered, selection)
+    return [kernel for kernel in ordered if kernel in wanted]
+
+
+def _wanted(ordered: Sequence[Measured], selection: Selection) -> set[Measured]:
     match selection:
         case ByEnergy(share):
             return _densest(ordered, share)

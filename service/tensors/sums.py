@@ -31,8 +31,8 @@ def tile_of(device: torch.device) -> int:
     return _CPU_TILE if device.type == "cpu" else CHUNK
 
 
-def row_sums(values: Float64[Tensor, "rows columns"]) -> Float64[Tensor, " rows"]:
-    """The sum of each row."""
+def row_sums(values: Float[Tensor, "rows columns"]) -> Float[Tensor, " rows"]:
+    """The sum of each row, in the dtype of the values."""
     while values.shape[1] > _ROW:
         whole = values.shape[1] // _ROW * _ROW
         heads = values[:, :whole].reshape(values.shape[0], -1, _ROW).sum(dim=2)

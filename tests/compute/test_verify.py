@@ -1,9 +1,9 @@
 """Patch files that were made elsewhere: whole ones pass, any lie is found."""
 
 import hashlib
-import json
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,29 +12,26 @@ from service import errors
 from service.compute.verify import verify_patch
 from service.layout import patchfile
 from service.layout.codecs import Codec, Kind
-from service.layout.header import compose
 from service.layout.patchfile import Notes, Packed
 from service.names import TensorAddress
 from service.tensors.selection import All, Named, Quality
 from tests.pairs import CPU, Bench, Extracted, Three, reader
+
+FILES = Path(__file__).parents[1] / "layout" / "patchfile" / "files"
 
 
 def _verify(content: bytes) -> dict[str, Any]:
     return verify_patch(reader(content), len(content), CPU).summary
 
 
-def _with_index(made: Extracted, column: str, value: Any) -> bytes:
-    """The same file, but for the first value of one column of its index."""
-    header = made.source.patch.header
-    entry = header.entry("index")
-    index = json.loads(zlib.decompress(made.content[entry.start : entry.end]))
-    index["tensors"][column][0] = value
-    packed = zlib.compress(json.dumps(index).encode())
-    tensors = [
-        (t.name, t.dtype, t.shape if t.name != "index" else (len(packed),)) for t in header.tensors
-    ]
-    data = made.content[header.data_start : entry.start]
-    return compose(tensors, patchfile.METADATA).raw + data + packed
+def _with_norm(made: Extracted, value: float) -> bytes:
+    """The same file, but for the norm of its first kernel, the first number behind the JSON."""
+    entry = made.source.patch.header.entry("index")
+    stream = zlib.decompressobj()
+    stream.decompress(made.content[entry.start :])
+    content = bytearray(made.content)
+    struct.pack_into("<f", content, len(content) - len(stream.unused_data), value)
+    return bytes(content)
 
 
 @pytest.mark.parametrize("quality", list(Quality))
@@ -71,7 +68,7 @@ def test_a_norm_that_is_too_large_is_found(
     assert norm is not None
 
     with pytest.raises(errors.NotAPatchFile, match="norm"):
-        _verify(_with_index(made, "norm", norm * factor * 1.1))
+        _verify(_with_norm(made, norm * factor * 1.1))
 
 
 def test_an_exact_file_cannot_understate_its_norm(three: Three, bench: Bench) -> None:
@@ -80,7 +77,42 @@ def test_an_exact_file_cannot_understate_its_norm(three: Three, bench: Bench) ->
     assert norm is not None
 
     with pytest.raises(errors.NotAPatchFile, match="norm"):
-        _verify(_with_index(made, "norm", norm * 0.9))
+        _verify(_with_norm(made, norm * 0.9))
+
+
+def test_a_seal_that_does_not_hold_is_found(three: Three, bench: Bench) -> None:
+    made = bench.extract(three.trio)
+    broken = made.content[:-1] + bytes([made.content[-1] ^ 1])
+
+    with pytest.raises(errors.NotAPatchFile, match="seal"):
+        _verify(broken)
+
+
+@pytest.mark.parametrize("quality", [Quality.SMALL, Quality.TINY])
+def test_a_broken_stream_of_codes_is_found(three: Three, bench: Bench, quality: Quality) -> None:
+    made = bench.extract(three.trio, layers=All(), quality=quality)
+    [where] = [t.codes for t in made.source.patch.tensors if t.name == "features.3.weight"]
+    streams = [b"\0" * where.size_bytes, b"\xff" * where.size_bytes]
+
+    for stream in streams:
+        content = made.content[: where.start] + stream + made.content[where.end :]
+        with pytest.raises(errors.NotAPatchFile, match=r"features\.3\.weight"):
+            _verify(content)
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_flipped_bit_anywhere_is_found_or_changes_no_tensor(version: str) -> None:
+    content = (FILES / f"version-{version}.rws.safetensors").read_bytes()
+    whole = verify_patch(reader(content), len(content), CPU).patch.tensors
+
+    for place in range(0, len(content), 23):
+        broken = bytearray(content)
+        broken[place] ^= 1 << place % 8
+        try:
+            left = verify_patch(reader(bytes(broken)), len(broken), CPU).patch.tensors
+        except (errors.NotAPatchFile, errors.NotSafetensors, errors.UnsupportedFormat):
+            continue
+        assert [tensor.digest for tensor in left] == [tensor.digest for tensor in whole]
 
 
 def test_values_that_are_not_finite_are_found() -> None:

@@ -97,9 +97,9 @@ def test_layers_that_make_no_sense_are_refused(value: Any) -> None:
         selection.parse_layers(value)
 
 
-@pytest.mark.parametrize("quality", ["small", "tiny", "", "EXACT"])
+@pytest.mark.parametrize("quality", ["medium", "q2", "", "EXACT"])
 def test_a_quality_that_does_not_exist_is_refused_naming_those_that_do(quality: str) -> None:
-    with pytest.raises(errors.BadRequest, match="exact, high, standard"):
+    with pytest.raises(errors.BadRequest, match="exact, high, standard, small, tiny"):
         selection.parse_quality(quality)
 
 
@@ -113,5 +113,9 @@ def test_small_kernels_stay_at_eight_bits() -> None:
     assert selection.kernel_codec(Quality.STANDARD, 4096) is Codec.Q8
     assert selection.kernel_codec(Quality.STANDARD, 4097) is Codec.Q2
     assert selection.kernel_codec(Quality.HIGH, 4097) is Codec.Q4
+    assert selection.kernel_codec(Quality.SMALL, 4096) is Codec.Q8
+    assert selection.kernel_codec(Quality.SMALL, 4097) is Codec.TERNARY
+    assert selection.kernel_codec(Quality.TINY, 4096) is Codec.Q8
+    assert selection.kernel_codec(Quality.TINY, 4097) is Codec.SIGN
     assert selection.kernel_codec(Quality.EXACT, 1) is Codec.F32
     assert selection.rider_codec(Quality.STANDARD) is Codec.F16
