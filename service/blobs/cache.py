@@ -62,16 +62,19 @@ class Cache:
 
     def open(self, digest: Digest) -> BlobReader:
         """Open a blob where it is nearest; raises `BlobNotFound` and `StoreUnavailable`."""
-        for shelf in (self._small, self._large):
-            if shelf is not None and (found := shelf.open(digest)) is not None:
-                return found
-        return _Warming(self, digest, self._store.open(digest))
+        return self._near(digest) or _Warming(self, digest, self._store.open(digest))
 
     def close(self) -> None:
         """Give up the fetches under way, and wait for their end."""
         self._closing.set()
         for fetcher in (self._small_fetcher, self._large_fetcher):
             fetcher.shutdown(wait=True, cancel_futures=True)
+
+    def _near(self, digest: Digest) -> BlobReader | None:
+        for shelf in (self._small, self._large):
+            if shelf is not None and (found := shelf.open(digest)) is not None:
+                return found
+        return None
 
     # ── what is worth keeping ────────────────────────────────────────────────────────────────
 
