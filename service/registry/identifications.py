@@ -1,7 +1,7 @@
 """Which corruption is this? An unknown patch file, or a pair of models, beside the catalogue."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -15,7 +15,7 @@ from service.db.tables.similarity import MeasuredSignature
 from service.names import Digest, model_reference
 from service.registry import blobs, models, operations, similarity
 from service.registry.access import Principal
-from service.schemas.similarity import IdentificationView, Identify
+from service.schemas.similarity import IdentificationView, Identify, LabelRank, PatchRank
 from service.tensors.judgement import Candidate, judge
 
 IDENTIFY: Final = "identify"
@@ -67,19 +67,20 @@ def pair(session: Session, request: Mapping[str, Any]) -> dict[str, ModelVersion
 
 
 def record(
-    session: Session, operation: Operation, likenesses: Sequence[Mapping[str, float]]
+    session: Session, operation: Operation, likenesses: Mapping[int, Mapping[str, float]]
 ) -> dict[str, Any]:
     """Judge what a worker found; answers the operation's result. Nothing is kept beside it.
 
-    `likenesses` hold `version_id`, `cosine`, `error`, `own` and `other` each.
+    `likenesses` by version: `cosine`, `error`, `own_share` and `other_share` of each.
     """
     versions = _versions(session)
     candidates = [
-        Candidate(*versions[int(row["version_id"])], row["cosine"], row["error"], row["own"],
-                  row["other"])
-        for row in likenesses
-        if int(row["version_id"]) in versions
-    ]  # fmt: skip
+        Candidate(
+            *versions[number], row["cosine"], row["error"], row["own_share"], row["other_share"]
+        )
+        for number, row in likenesses.items()
+        if number in versions
+    ]
     verdict = judge(candidates)
     if not similarity.is_complete(session):
         similarity.bring_up_to_date(session, by=operation.created_by)
@@ -95,8 +96,8 @@ def record(
         confidence=verdict.confidence,
         trusted=verdict.trusted,
         reasons=list(verdict.reasons),
-        labels=[asdict(each) for each in verdict.labels[:SHOWN]],  # type: ignore[misc]
-        patches=[asdict(each) for each in list(nearest.values())[:SHOWN]],  # type: ignore[misc]
+        labels=[LabelRank.model_validate(each) for each in verdict.labels[:SHOWN]],
+        patches=[PatchRank.model_validate(each) for each in list(nearest.values())[:SHOWN]],
         compared=len(candidates),
     )
     return view.model_dump(mode="json")

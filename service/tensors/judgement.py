@@ -23,16 +23,16 @@ _TEMPERATURE: Final = 0.05
 class Candidate:
     """A signature of the catalogue beside the unknown one.
 
-    `error` is one standard deviation of an estimated cosine, 0 of an exact one; `own` and `other`
-    are the parts of the energy of the unknown and of this one that lie in shared kernels.
+    `error` is one standard deviation of an estimated cosine, 0 of an exact one; the shares are the
+    parts of the energy of the unknown and of this one that lie in shared kernels.
     """
 
     reference: str
     labels: tuple[str, ...]
     cosine: float
     error: float
-    own: float
-    other: float
+    own_share: float
+    other_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _doubts(nearest: Candidate, margin: float | None, labels: int) -> list[str]:
         doubts.append(f"signatures of {labels} label(s) can be compared; {FEW_LABELS} are wanted")
     if nearest.cosine < WEAK_COSINE:
         doubts.append(f"the nearest signature is far: its cosine is {nearest.cosine:.2f}")
-    for share, whose in ((nearest.own, "its own"), (nearest.other, "the nearest's")):
+    for share, whose in ((nearest.own_share, "its own"), (nearest.other_share, "the nearest's")):
         if share < SMALL_SHARE:
             doubts.append(f"only {share:.0%} of {whose} energy lies in kernels that both hold")
     return doubts

@@ -116,16 +116,15 @@ def _prepare_identification(session: Session, operation: Operation) -> IdentifyJ
 
 
 def _record_identification(session: Session, operation: Operation, made: Any) -> dict[str, Any]:
-    likenesses = [
-        {
-            "version_id": each.other,
+    likenesses = {
+        each.other: {
             "cosine": each.cosine,
             "error": each.error,
-            "own": each.own_share,
-            "other": each.other_share,
+            "own_share": each.own_share,
+            "other_share": each.other_share,
         }
         for each in cast("IdentifyMade", made).likenesses
-    ]
+    }
     return identifications.record(session, operation, likenesses)
 
 
