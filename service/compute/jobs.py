@@ -340,7 +340,7 @@ class ConvertedFile:
     """What a checkpoint became; `header` is the safetensors header, byte for byte.
 
     `order` lists the tensors as the checkpoint did, `tied` further names of shared ones with the
-    name that was kept; `isolated` says whether the converter had left the network altogether.
+    name that was kept. `guards` says what the kernel kept from the converter: `network`, `files`.
     """
 
     source: str
@@ -351,7 +351,7 @@ class ConvertedFile:
     order: tuple[str, ...]
     tied: Mapping[str, str]
     left_out: tuple[str, ...]
-    isolated: bool
+    guards: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

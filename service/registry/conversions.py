@@ -43,6 +43,7 @@ class Weights:
     order: Sequence[str]
     tied: Mapping[str, str]
     left_out: Sequence[str]
+    guards: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ def record(
         "links": {"version": path, "tensors": f"{path}/tensors"},
         "tied": len(told["tied"]),
         "left_out": told["left_out"],
+        "guards": sorted(set.intersection(*({*each.guards} for each in weights))),
     }
 
 

@@ -9,13 +9,17 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+
+from service.compute.ingest import landlock
 
 CLONE_NEWUSER: Final = 0x10000000  # linux/sched.h
 CLONE_NEWNET: Final = 0x40000000
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 OPEN_FILES: Final = 64
+CPU_SPARE_S: Final = 5
 
 REFUSED: Final = (
     *("socket.", "ssl.", "http.", "urllib.", "ftplib.", "smtplib.", "imaplib.", "poplib."),
@@ -75,17 +79,20 @@ def limit(limits: Limits) -> None:
     _at_most(resource.RLIMIT_FSIZE, limits.file_bytes)
     _at_most(resource.RLIMIT_NOFILE, OPEN_FILES)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _at_most(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + limits.cpu_s)
+    # SIGXCPU at the limit says what happened; at the hard one the kernel only kills.
+    _at_most(
+        resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + limits.cpu_s, spare=CPU_SPARE_S
+    )
     if sys.platform == "linux":
         address, data = _memory()
         _at_most(resource.RLIMIT_DATA, data + limits.private_bytes)
         _at_most(resource.RLIMIT_AS, address + limits.private_bytes + limits.mapped_bytes)
 
 
-def _at_most(what: int, value: int) -> None:
+def _at_most(what: int, value: int, *, spare: int = 0) -> None:
     _, hard = resource.getrlimit(what)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(what, (value, value))
+    ceiling = value + spare if hard == resource.RLIM_INFINITY else min(value + spare, hard)
+    resource.setrlimit(what, (min(value, ceiling), ceiling))
 
 
 def _memory() -> tuple[int, int]:
@@ -93,6 +100,15 @@ def _memory() -> tuple[int, int]:
     with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - no such path class
         fields = dict(line.split(":", 1) for line in status)
     return tuple(int(fields[name].split()[0]) * 1024 for name in ("VmSize", "VmData"))  # type: ignore[return-value]
+
+
+def leave_files(checkpoint: Path) -> bool:
+    """Open no more files but the checkpoint and what Python imports, where the kernel can do that.
+
+    Files that are open stay so: what is made is written into one of them.
+    """
+    folders = {sys.prefix, sys.base_prefix, *sys.path, "/lib", "/lib64", "/usr/lib"} - {"", "/"}
+    return landlock.restrict([checkpoint, *map(Path, sorted(folders))])
 
 
 def refuse_events() -> None:

@@ -137,9 +137,9 @@ def _checked(
             "order": [*order],
             "tied": dict() as tied,
             "left_out": [*left_out],
-            "isolated": bool() as isolated,
+            "guards": [*guards],
         }:
-            texts = [*order, *tied, *tied.values(), *left_out]
+            texts = [*order, *tied, *tied.values(), *left_out, *guards]
         case _:
             raise ConverterFailed(f"it said {said!r:.200}")
     names = set(header.names)
@@ -156,7 +156,7 @@ def _checked(
         order=tuple(order),
         tied=dict(tied),
         left_out=tuple(left_out),
-        isolated=isolated,
+        guards=tuple(guards),
     )
 
 

@@ -72,11 +72,12 @@ class Voice:
 
 def main(request: Request) -> None:
     """Confine the process, convert, and say what came of it."""
-    isolated = confinement.leave_network()
+    guards = ["network"] if confinement.leave_network() else []
     confinement.end_with_parent(request.parent, request.lifeline)
     convert: Callable[..., dict[str, Any]] = importlib.import_module(WORK).convert
     voice = Voice(request.voice)
     confinement.limit(request.limits)
+    guards += ["files"] if confinement.leave_files(Path(request.path)) else []
     confinement.refuse_events()
     limit_bytes = request.limits.file_bytes
     try:
@@ -90,7 +91,7 @@ def main(request: Request) -> None:
     except Exception:  # noqa: BLE001 - for the worker's log
         voice.say({"crashed": traceback.format_exc()[-4000:]})
     else:
-        voice.say({"done": {**done, "isolated": isolated}})
+        voice.say({"done": {**done, "guards": guards}})
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def _record(session: Session, operation: Operation, made: Any) -> dict[str, Any]
             order=each.order,
             tied=each.tied,
             left_out=each.left_out,
+            guards=each.guards,
         )
         for each in done.weights
     ]
