@@ -11,6 +11,7 @@ import typer
 from service import errors, names
 from service.cli.output import Cell, size_text
 from service.cli.session import Run, command
+from service.cli.similarity import Balance, composition_lines
 from service.client.client import Client
 from service.client.problem import ServiceProblem
 from service.schemas.models import ModelVersionView
@@ -83,8 +84,20 @@ def add(app: typer.Typer) -> None:
         reference: Annotated[
             str, typer.Argument(help="A model, patch or channel, with @REVISION.")
         ],
+        *,
+        balance: Balance = False,
+        interference: Annotated[
+            bool, typer.Option("--interference", help="Tell how a recipe's patches meet.")
+        ] = False,
     ) -> None:
         """Show a model, a patch, a recipe or a channel."""
+        if balance or interference:
+            with run.out.operation_bar("compare signatures") as watch:
+                found = run.client.recipes.compose(
+                    reference, balance=balance, interference=interference, watch=watch
+                )
+            run.out.result(*_recipe(found))
+            return
         for look in _looks(run.client, reference):
             with _going_on_where_unknown():
                 run.out.result(*look())
@@ -168,6 +181,7 @@ def _recipe(recipe: RecipeView) -> Found:
         f"on {recipe.base}",
         *parts,
         sizes,
+        *(composition_lines(recipe.composition) if recipe.composition else []),
         *warned,
     ]
 

@@ -9,13 +9,14 @@ from service.cli import (
     models,
     operations,
     patches,
+    similarity,
     tokens,
     weights,
 )
 
 app = typer.Typer(no_args_is_help=True)
 
-for noun in (models, patches, weights, evaluations, catalogue):
+for noun in (models, patches, weights, evaluations, similarity, catalogue):
     noun.add(app)
 app.add_typer(channels.app, name="channel")
 app.add_typer(operations.app, name="ops")
