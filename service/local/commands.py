@@ -14,7 +14,7 @@ from service import errors
 from service.layout import inplace
 from service.layout.pieces import Change, write_copy
 from service.layout.sidecar import Sidecar
-from service.local import terminal
+from service.local import similarity, terminal
 from service.local.files import is_record, read_model, read_patch
 from service.local.inspection import inspect as inspect_file
 
@@ -138,6 +138,9 @@ def inspect(
     terminal.result({}, [f"{name}: {value}" for name, value in about.items()], as_json=False)
     columns = list(tensors[0]) if tensors else []
     terminal.table(columns, [[_cell(tensor[column]) for column in columns] for tensor in tensors])
+
+
+similarity.add(app)
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────
