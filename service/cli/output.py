@@ -27,6 +27,7 @@ from rich.table import Table
 from service.client import downloads
 from service.client.models import FileProgress
 from service.client.operations import Watch
+from service.names import Digest
 from service.schemas.operations import OperationView
 
 _PIPE_WIDTH = 1000
@@ -126,6 +127,11 @@ def _drawn(*columns: Any) -> Iterator[Progress]:
 
 def _plain(value: BaseModel | Mapping[str, Any]) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
+
+
+def verified_lines(files: Mapping[str, Digest]) -> list[str]:
+    """What is told people of files whose bytes were held against their digest."""
+    return [f"verified: sha256 {d.removeprefix('sha256:')}  {path}" for path, d in files.items()]
 
 
 def size_text(size_bytes: int) -> str:

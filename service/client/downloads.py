@@ -46,6 +46,8 @@ class Downloaded:
     size_bytes: int
     etag: str | None
     headers: Mapping[str, str]
+    verified: bool
+    """Whether its bytes were held against a digest that was known, or stated by the service."""
 
 
 def fetch(
@@ -93,7 +95,12 @@ def fetch(
             raise
     download.publish()
     return Downloaded(
-        into, download.digest, download.size, etag(asked), dict(asked.headers.items())
+        path=into,
+        digest=download.digest,
+        size_bytes=download.size,
+        etag=etag(asked),
+        headers=dict(asked.headers.items()),
+        verified=stated is not None or check is not None,
     )
 
 

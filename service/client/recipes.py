@@ -132,7 +132,7 @@ class Builds:
         fetched too, and prove it.
         """
         url = paths.within(_path(build_id), "weights", file.path)
-        untouched = Digest(file.base_digest) if file.overlay_digest is None else None
+        expected = Digest(file.sha256) if file.sha256 else None
 
         def check(part: Path, found: Digest) -> None:
             # The service hashes in the background: it may know by now.
@@ -141,7 +141,7 @@ class Builds:
                 self._prove(build_id, file, part)
 
         fetched = fetch(
-            self.transport, url, into, expected=untouched, check=check, progress=progress
+            self.transport, url, into, expected=expected, check=check, progress=progress
         )
         assert fetched is not None  # noqa: S101  # no condition was sent that could give a 304
         return fetched

@@ -128,6 +128,18 @@ def test_a_stated_digest_is_checked(client: Client, served: Any, into: Path, moo
     assert len(moody.seen) == 1
 
 
+def test_what_was_held_against_a_digest_is_told_apart(
+    client: Client, served: Any, into: Path
+) -> None:
+    stated = fetch(client.transport, URL, into)
+    served.states_digest = False
+    unstated = fetch(client.transport, URL, into)
+    expected = fetch(client.transport, URL, into, expected=digest_of(CONTENT))
+
+    found = [fetched.verified for fetched in (stated, unstated, expected) if fetched]
+    assert found == [True, False, True]
+
+
 def test_without_any_digest_the_check_decides(client: Client, served: Any, into: Path) -> None:
     served.states_digest = False
 
