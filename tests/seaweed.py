@@ -37,7 +37,7 @@ class Seaweed:
     def __init__(self, folder: Path, bucket: str = "patchbay") -> None:
         self.folder = folder
         self.log = folder / "seaweed.log"
-        self._ports = _free_ports(5)
+        self._ports = free_ports(5)
         self._keys = secrets.token_hex(8), secrets.token_hex(16)
         self._bucket = bucket
         self._process: subprocess.Popen[bytes] | None = None
@@ -144,7 +144,7 @@ def start_seaweed(folder: Path, bucket: str = "patchbay") -> Iterator[S3Address]
     raise RuntimeError("SeaweedFS did not start") from last
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that are free together with the gRPC port, 10 000 above each.
 
     Below the range of ephemeral ports, so that no outgoing connection takes one meanwhile.

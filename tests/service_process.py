@@ -1,5 +1,6 @@
 """The real `patchbay serve` in a process of its own, to talk to, kill and start again."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -28,7 +29,8 @@ _QUICK: Final = {
 class ServiceProcess:
     """`patchbay serve` on a home of its own and a free port; started by `with`, removed after it.
 
-    `environment` overrides settings; `before` are the words before the command (`prlimit …`).
+    `environment` overrides settings, `port` 0 is any that is free; `before` are the words before
+    the command (`prlimit …`).
     Never of pytest's `tmp_path`: as root, Postgres' user must be able to pass the home.
     """
 
@@ -38,7 +40,9 @@ class ServiceProcess:
         *,
         before: Sequence[str] = (),
         worker: bool = True,
+        port: int = 0,
     ) -> None:
+        self.port = port
         self.home = Path(tempfile.mkdtemp(prefix="patchbay-test-"))
         self._log = self.home.with_name(f"{self.home.name}.log")  # the home must begin empty
         self.environment = {**_QUICK, **(environment or {})}
@@ -105,7 +109,7 @@ class ServiceProcess:
 
     def spawn(self) -> "subprocess.Popen[bytes]":
         """Start the command on this home and wait for nothing."""
-        serve = [sys.executable, "-m", "service.manage", "serve", "--port", "0"]
+        serve = [sys.executable, "-m", "service.manage", "serve", "--port", str(self.port)]
         with self._log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603
                 [*self._before, *serve, *([] if self._has_worker else ["--no-worker"])],
@@ -161,7 +165,8 @@ class ServiceProcess:
     def kill_all(self) -> None:
         """Kill every process of it, as a power cut would."""
         for each in self.processes:
-            each.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # its own end follows from another's
+                each.kill()
         assert self._process is not None
         self._process.wait(END_S)
         self._forget()
