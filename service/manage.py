@@ -7,6 +7,8 @@ either.
 import os
 import socket
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -15,7 +17,11 @@ from service import errors
 from service.cli import exits
 from service.cli.commands import app
 from service.cli.session import Session
+from service.compute.jobs import BuildJob, BuildMade
+from service.local import terminal
 from service.local.commands import app as local
+from service.local.commands import import_work
+from service.names import Digest
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -31,7 +37,15 @@ def _session(context: typer.Context) -> None:
         url=settings.url,
         token=settings.token.get_secret_value() if settings.token else None,
         home=settings.home,
+        build=_build_here,
     )
+
+
+def _build_here(job: BuildJob, where: Mapping[Digest, Path], scratch: Path) -> BuildMade:
+    work = import_work()
+    with terminal.bar() as told:
+        made: BuildMade = work.build(job, where, scratch, device="auto", told=told)
+        return made
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from service import names
-from service.cli import weights
+from service.cli import pulling, weights
 from service.cli.catalogue import channel_columns
 from service.cli.patches import patch_in
 from service.cli.session import Run, command
@@ -127,7 +127,7 @@ def listed(
 def pull(run: Run, channel: Channel, out: weights.Out = None) -> None:
     """Fetch what a channel points at; what is here already is not fetched again."""
     head = run.client.channels.get(channel).head
-    weights.pull_recipe(run, head.recipe_digest, out)
+    pulling.pull_recipe(run, head.recipe_digest, out)
 
 
 # ── reading what was typed ───────────────────────────────────────────────────────────────────

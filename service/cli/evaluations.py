@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 
 from service import errors, names
-from service.cli import weights as pulling
+from service.cli import patching, pulling
 from service.cli.output import Cell
 from service.cli.session import Run, command
 from service.layout.pieces import Change, write_copy
@@ -84,7 +84,7 @@ def add(app: typer.Typer) -> None:
         results: list[Result] = []
         with _base(run, builds[0]) as clean:
             for scale, build in zip(wanted, builds, strict=True):
-                with pulling.change(run, build, clean) as change, _copy(clean, change) as copy:
+                with patching.change(run, build, clean) as change, _copy(clean, change) as copy:
                     measured = list(_results(measure(copy), about, scale))
                 for result in measured:
                     run.out.note(_line(result))
@@ -216,8 +216,8 @@ def _copy(clean: Path, change: Change) -> Iterator[Path]:
     with TemporaryDirectory(dir=clean.parent, prefix="patched-") as folder:
         into = Path(folder, clean.name)
         if clean.is_dir():  # what rides along, too: a config, a tokenizer
-            weights = {Path(path).name for path in change.files}
-            shutil.copytree(clean, into, ignore=lambda _, names: weights & set(names))
+            taken = {Path(path).name for path in change.files}
+            shutil.copytree(clean, into, ignore=lambda _, names: taken & set(names))
         for path, wanted in change.files.items():
             one = clean.is_file()
             write_copy(clean if one else clean / path, wanted, into if one else into / path)

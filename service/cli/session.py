@@ -4,16 +4,18 @@ A command is written with a `Run` first; `command` gives it the options that all
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, Final, ParamSpec
+from typing import Annotated, Any, Concatenate, Final, ParamSpec, Protocol
 
 import httpx2
 import typer
 
 from service.cli.output import Output
 from service.client.client import Client
+from service.compute.jobs import BuildJob, BuildMade
+from service.names import Digest
 
 DEFAULT_URL: Final = "http://127.0.0.1:8321"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -32,13 +34,24 @@ Token = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
+class BuildHere(Protocol):
+    """Carries a recipe out on this machine."""
+
+    def __call__(self, job: BuildJob, where: Mapping[Digest, Path], scratch: Path) -> BuildMade:
+        """Make its overlays in the empty folder `scratch`; `where` has each input by digest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the environment says: where the service is, the caller's token, the state directory."""
+    """What the environment says: where the service is, the caller's token, the state directory.
+
+    `build` is there where this machine can compute.
+    """
 
     url: str | None = None
     token: str | None = field(default=None, repr=False)
     home: Path | None = None
+    build: BuildHere | None = None
 
     def connect(self, url: str | None, token: str | None) -> Client:
         """A client of the service; what is given goes before what the environment says."""
@@ -70,6 +83,7 @@ class Run:
 
     client: Client
     out: Output
+    build: BuildHere | None = None
 
 
 def command(
@@ -85,7 +99,7 @@ def command(
         ) -> None:
             session = ctx.obj if isinstance(ctx.obj, Session) else Session()
             with session.connect(url, token) as client:
-                function(Run(client, Output(as_json=as_json)), **given)  # type: ignore[call-arg]
+                function(Run(client, Output(as_json=as_json), session.build), **given)  # type: ignore[call-arg]
 
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         shared = [

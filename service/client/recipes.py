@@ -68,9 +68,9 @@ class Builds:
 
     transport: Transport
 
-    def listed(self) -> Iterator[BuildView]:
-        """Every build, newest first."""
-        return self.transport.pages("/v1/builds", BuildView)
+    def listed(self, *, file: Digest | None = None) -> Iterator[BuildView]:
+        """Every build, newest first, or those that give a patched file of this digest."""
+        return self.transport.pages("/v1/builds", BuildView, {"file": file})
 
     def get(self, build_id: str) -> BuildView:
         """One build, by the hex digits of its recipe's digest."""

@@ -34,7 +34,9 @@ def extract(
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="The patch file, *.rws.safetensors.")],
     origin: Annotated[Path | None, typer.Option(help="Their common start.", exists=True)] = None,
-    quality: Annotated[str, typer.Option(help="exact, high, standard, small or tiny.")] = "standard",
+    quality: Annotated[
+        str, typer.Option(help="exact, high, standard, small or tiny.")
+    ] = "standard",
     energy: Annotated[float | None, typer.Option(help="Share of energy to keep.")] = None,
     first: Annotated[int | None, typer.Option(help="The first kernels in forward order.")] = None,
     globs: Annotated[
@@ -52,7 +54,7 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Extract a patch from a clean and a robust model."""
-    work = _work()
+    work = import_work()
     layers = _layers(energy, first, globs, everything=everything)
     order = tuple(forward_order.read_text("utf-8").split()) if forward_order else None
     with terminal.bar() as told:
@@ -88,7 +90,7 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Apply patch files to a model: in place, or into a copy."""
-    work = _work()
+    work = import_work()
     if out is not None and out.exists() and out.samefile(base):
         raise typer.BadParameter("-o names the model itself; leave it out to patch in place")
     _check_clean(base)
@@ -146,7 +148,8 @@ similarity.add(app)
 # ── parts ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _work() -> Any:
+def import_work() -> Any:
+    """What computes on this machine; raises `PartFailed` where torch is not installed."""
     try:
         from service.local import work  # noqa: PLC0415
     except ModuleNotFoundError as error:

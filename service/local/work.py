@@ -1,6 +1,6 @@
 """Extract and build on this machine, with the code that the service's workers run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from service.local.files import (
     recipe_of,
     recipe_text,
 )
+from service.names import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,9 @@ def built(
     """
     digest, canonical = recipe_of(base.model.digest, patches)
     files = base.digests | {one.patch.digest: one.path for one in patches}
-    with (
-        TemporaryDirectory(dir=beside.absolute().parent, prefix=".patchbay-") as scratch,
-        opened(files) as open_read,
-    ):
+    with TemporaryDirectory(dir=beside.absolute().parent, prefix=".patchbay-") as scratch:
         job = BuildJob(base.model, canonical)
-        made = carry_out(job, open_read, Path(scratch), open_device(device)[0], told)
-        assert isinstance(made, BuildMade)  # noqa: S101  # a BuildJob makes nothing else
+        made = build(job, files, Path(scratch), device=device, told=told)
         overlays = {overlay.path: overlay.file for overlay in made.overlays}
         yield Change(
             base.model.reference,
@@ -113,3 +110,16 @@ def built(
                 for file in base.model.files
             },
         )
+
+
+def build(
+    job: BuildJob, where: Mapping[Digest, Path], scratch: Path, *, device: str, told: Told
+) -> BuildMade:
+    """Carry a recipe out into the folder `scratch`; `where` has each input by its digest.
+
+    Raises what `compute.build` raises.
+    """
+    with opened(where) as open_read:
+        made = carry_out(job, open_read, scratch, open_device(device)[0], told)
+    assert isinstance(made, BuildMade)  # noqa: S101  # a BuildJob makes nothing else
+    return made

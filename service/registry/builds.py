@@ -175,10 +175,21 @@ def ready(session: Session, recipe: Digest) -> Build:
     return build
 
 
-def listed(session: Session, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Build]:
-    """Some builds, newest first, behind the one of (`created_at`, recipe digest)."""
+def listed(
+    session: Session,
+    *,
+    file: Digest | None = None,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> Sequence[Build]:
+    """Some builds, newest first, behind the one of (`created_at`, recipe digest).
+
+    `file` keeps those that give a patched file of this digest, as far as it is computed.
+    """
     known = or_(Build.ready_at.is_not(None), Build.state == BUILDING)
     query = select(Build).where(known)
+    if file is not None:
+        query = query.where(Build.files.any(BuildFile.file_digest == file))
     query = query.order_by(Build.created_at.desc(), Build.recipe_digest.desc())
     if after is not None:
         query = query.where(tuple_(Build.created_at, Build.recipe_digest) < after)

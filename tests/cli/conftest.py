@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+import service.manage  # noqa: F401  # gives the commands their session
 from service.cli import exits
 from service.cli.commands import app
 from service.client.client import Client

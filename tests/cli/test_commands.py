@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from shutil import copyfile, copytree
 from typing import Any
@@ -349,3 +350,80 @@ def test_what_cannot_be_done_ends_with_the_code_that_says_why(
 
     assert ended.code == code
     assert "Traceback" not in ended.err
+
+
+# ── pulling little ───────────────────────────────────────────────────────────────────────────
+
+
+def _into(patchbay: Command, mine: Path, recipe: str, *more: str) -> bytes:
+    assert patchbay("pull", recipe, "--into", mine, *more).code == Exit.OK
+    return mine.read_bytes()
+
+
+def test_a_base_here_becomes_a_build_another_and_the_base_again(
+    patchbay: Command, mine: Path, tmp_path: Path
+) -> None:
+    base = mine.read_bytes()
+    half, full = (
+        Path(patchbay("pull", f"vision/net@main+fog={scale}", "-o", tmp_path / scale).json["path"])
+        for scale in ("0.5", "1")
+    )
+
+    assert _into(patchbay, mine, RECIPE) == half.read_bytes()
+    assert _into(patchbay, mine, "vision/net@main+fog=1") == full.read_bytes()
+    assert _into(patchbay, mine, "vision/net@1") == base
+
+
+def test_a_build_that_came_some_other_way_is_recognised(
+    patchbay: Command, client: Client, tmp_path: Path
+) -> None:
+    build = client.builds.ready(RECIPE)
+    found = client.builds.weights(build.id, build.files[0], tmp_path / "by-curl.safetensors")
+    deadline = time.monotonic() + 60
+    while client.builds.get(build.id).files[0].sha256 is None:  # hashed in the background
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    full = Path(patchbay("pull", "vision/net@main+fog=1", "-o", tmp_path / "full").json["path"])
+
+    changed = _into(patchbay, found.path, "vision/net@main+fog=1")
+
+    assert changed == full.read_bytes()
+
+
+def test_a_file_that_nobody_knows_is_left_alone(patchbay: Command, mine: Path) -> None:
+    content = bytearray(mine.read_bytes())
+    content[-1] ^= 1
+    mine.write_bytes(content)
+
+    ended = patchbay("pull", RECIPE, "--into", mine)
+
+    assert ended.code == Exit.NOT_VERIFIED
+    assert mine.read_bytes() == bytes(content)
+
+
+@pytest.mark.parametrize("model", ["net", "sharded"])
+def test_a_patch_alone_gives_the_same_bytes(
+    patchbay: Command, models: Path, tmp_path: Path, model: str
+) -> None:
+    recipe = f"vision/{model}@1+fog=-0.25"
+    clean = models / "clean" if model == "sharded" else models / "clean.safetensors"
+    here, there = tmp_path / "here", tmp_path / "there"
+
+    computed = patchbay("apply", clean, recipe, "-o", here, "--patch-only")
+    pulled = patchbay("pull", recipe, "-o", there)
+
+    assert (computed.code, pulled.code) == (Exit.OK, Exit.OK)
+    files = pulled.json["files"]
+    assert computed.json["files"] == files
+    assert {path: (here / path if here.is_dir() else here).read_bytes() for path in files} == {
+        path: (there / path if there.is_dir() else there).read_bytes() for path in files
+    }
+
+
+def test_a_patch_alone_goes_onto_a_patched_file(patchbay: Command, mine: Path) -> None:
+    _into(patchbay, mine, RECIPE)
+
+    changed = _into(patchbay, mine, "vision/net@main+fog=1", "--patch-only")
+
+    assert changed == _into(patchbay, mine, "vision/net@main+fog=1")
+    assert patchbay("undo", mine).code == Exit.OK

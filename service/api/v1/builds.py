@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -17,7 +17,7 @@ from service.http.downloads import download
 from service.http.paging import Pages
 from service.http.problems import answers
 from service.http.serving import UNSENT
-from service.names import Digest
+from service.names import Digest, parse_digest
 from service.registry import builds, recipes
 from service.registry.plans import Part
 from service.schemas.operations import OperationView, Scope
@@ -51,11 +51,20 @@ def request(body: RequestBuild, session: DbSession, parts: Config, caller: Reade
     )
 
 
-@router.get("", name="list")
-def listed(session: DbSession, caller: Reader, paging: Pages) -> Page[BuildView]:
+@router.get("", name="list", responses=answers(errors.BadDigest))
+def listed(
+    session: DbSession,
+    caller: Reader,
+    paging: Pages,
+    file: Annotated[
+        str | None,
+        Query(max_length=71, description="Only those that give a patched file of this sha256."),
+    ] = None,
+) -> Page[BuildView]:
     """List builds, newest first."""
     after = paging.after(tuple[datetime, str])
-    rows = builds.listed(session, after=after, limit=paging.fetch)
+    digest = parse_digest(file) if file else None
+    rows = builds.listed(session, file=digest, after=after, limit=paging.fetch)
     return paging.page(rows, key=lambda row: (row.created_at, row.recipe_digest), view=views.build)
 
 

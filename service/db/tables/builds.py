@@ -49,5 +49,5 @@ class BuildFile(Table):
     overlay_size_bytes: Mapped[int]
     overlay_header: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     """Read only for the file that is sent: a list of builds would carry all of them."""
-    file_digest: Mapped[str | None]
+    file_digest: Mapped[str | None] = mapped_column(index=True)
     """sha256 of the whole patched file, which is in no blob; None until it is computed."""
