@@ -252,9 +252,10 @@ def _check_text(text: str) -> None:
 # ── other formats ────────────────────────────────────────────────────────────────────────────
 
 _SAVE = "load it and write it with safetensors.torch.save_file"
+_RENAME = "publish it under a name that ends in .pth, and it is converted to safetensors"
 _MAGIC: Final[tuple[tuple[bytes, str, str], ...]] = (
-    (b"PK\x03\x04", "a PyTorch checkpoint or another zip archive", _SAVE),
-    (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", "an old PyTorch checkpoint (a pickle)", _SAVE),
+    (b"PK\x03\x04", "a PyTorch checkpoint or another zip archive", _RENAME),
+    (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", "an old PyTorch checkpoint (a pickle)", _RENAME),
     *((bytes([0x80, n]), "a Python pickle", _SAVE) for n in range(2, 6)),
     (b"GGUF", "a GGUF file", "upload the safetensors files that it was made from"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "load it and write it with safetensors.numpy.save_file"),

@@ -69,7 +69,7 @@ def _checkpoint() -> bytes:
     [
         ("net.safetensors", pickle.dumps({"a": [1.0] * 40}), "pickle"),
         ("net.safetensors", _checkpoint(), "PyTorch checkpoint"),
-        ("pytorch_model.bin", b"whatever", "a pickle"),
+        ("pytorch_model.bin", b"whatever", "not a PyTorch checkpoint"),
         ("net.safetensors", b"GGUF" + bytes(40), "GGUF"),
         ("net.onnx", b"whatever", "ONNX"),
     ],
@@ -100,7 +100,7 @@ INDEX = "model.safetensors.index.json"
             "missing",
         ),
         ({"a.safetensors": GOOD, INDEX: b'{"weight_map": {"b": "a.safetensors"}}'}, "not there"),
-        ({"a.safetensors": GOOD, INDEX: b"[1]"}, "no weight_map"),
+        ({"a.safetensors": GOOD, INDEX: b"[1]"}, "not a JSON object"),
     ],
 )
 def test_files_that_do_not_belong_together_make_no_version(
