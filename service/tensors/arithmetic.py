@@ -27,6 +27,13 @@ from service.tensors.sums import tile_of
 
 _PRECISION: Final = Context(prec=40)
 _BITS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_INFINITY: Final = {
+    torch.float16: 0x7C00,
+    torch.bfloat16: 0x7F80,
+    torch.float32: 0x7F80_0000,
+    torch.float64: 0x7FF0_0000_0000_0000,
+}
+"""The bits of infinity."""
 
 
 def patched(
@@ -88,14 +95,24 @@ def _narrowed(
 ) -> Float[Tensor, " n"]:
     """The result in the base's dtype, the bits of the base where it is not finite."""
     narrow = moved.to(base.dtype)
-    sound = narrow.isfinite()
-    if bool(sound.all()) and bool(base.isfinite().all()):
+    if _all_finite(narrow) and _all_finite(base):
         return narrow
     finite = base.isfinite()
-    if bool((finite & ~sound).any()):
+    if bool((finite & ~narrow.isfinite()).any()):
         raise errors.ScaleOverflows(tensor, raw.NAMES[base.dtype])
     bits = _BITS[base.element_size()]  # as integers: the payload of a NaN is kept, too
     return torch.where(finite, narrow.view(bits), base.view(bits)).view(base.dtype)
+
+
+def _all_finite(values: Float[Tensor, " n"]) -> bool:
+    """Whether no element is NaN or infinite; there is at least one.
+
+    By the bits, where these two alone have every bit of the exponent set: `isfinite` took ten times
+    as long, and more than all the arithmetic.
+    """
+    bits = values.view(_BITS[values.element_size()])
+    without_sign = bits.bitwise_and(torch.iinfo(bits.dtype).max)
+    return int(without_sign.max()) < _INFINITY[values.dtype]
 
 
 def _parts(base: Float[Tensor, "*shape"]) -> Iterator[slice]:
