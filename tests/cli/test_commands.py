@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from service.cli import exits
@@ -62,6 +63,43 @@ def test_pushing_without_a_card_keeps_the_one_there_is(
 
     shown = patchbay("show", "kept/net").json
     assert (shown["card"], shown["license"], shown["head"]) == ("# Kept", "MIT", 2)
+
+
+def test_a_checkpoint_is_pushed_converted_and_told_of(patchbay: Command, tmp_path: Path) -> None:
+    shared = torch.ones(2)
+    state = {"z.weight": torch.zeros(2, 2), "a": shared, "b": shared}
+    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "optimizer.pt").write_bytes(b"not sent")
+
+    made = patchbay("push", "checkpoints/net", tmp_path).json
+
+    assert [file["path"] for file in made["files"]] == ["model.safetensors"]
+    assert [tied["name"] for tied in made["conversion"]["tied"]] == ["b"]
+    assert [left["name"] for left in made["conversion"]["left_out"]] == ["epoch"]
+
+
+def test_files_that_make_no_version_are_refused_before_they_are_sent(
+    patchbay: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"one of two")
+
+    ended = patchbay("push", "checkpoints/half", tmp_path)
+
+    assert ended.code == Exit.INVALID
+    assert "model-00002-of-00002.safetensors missing" in ended.err
+
+
+def test_an_order_of_tensors_is_pushed_with_them(
+    patchbay: Command, client: Client, models: Path, tmp_path: Path
+) -> None:
+    order = tmp_path / "order"
+    order.write_text("conv1.weight\nconv2.weight\n")
+    files = [models / "clean.safetensors", "--forward-order", order]
+
+    made = patchbay("push", "ordered/net", *files).json
+
+    placed = {t.name: t.place for t in client.models.tensors("ordered/net", made["number"])}
+    assert (placed["conv1.weight"], placed["conv2.weight"], placed["fc.weight"]) == (0, 1, None)
 
 
 def test_a_dry_run_tells_and_publishes_nothing(patchbay: Command) -> None:
