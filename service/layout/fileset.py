@@ -181,13 +181,18 @@ def check_shards(indexes: Mapping[str, bytes], weights: Mapping[str, Collection[
             raise errors.BadFileSet(f"no index names the shard {path}; leave it out")
 
 
+def check_named(path: str, weight_map: Mapping[str, str], paths: Collection[str]) -> None:
+    """Check that all shards that an index names are among `paths`; raises `BadFileSet`."""
+    missing = sorted(set(weight_map.values()) - set(paths))
+    if missing:
+        raise errors.BadFileSet(f"index {path} names {_listed(missing)}, missing here; add them")
+
+
 def check_index(
     path: str, weight_map: Mapping[str, str], weights: Mapping[str, Collection[str]]
 ) -> None:
     """Check that an index and the shards it names agree on what lies where: `BadFileSet`."""
-    missing = sorted(set(weight_map.values()) - set(weights))
-    if missing:
-        raise errors.BadFileSet(f"index {path} names {_listed(missing)}, missing here; add them")
+    check_named(path, weight_map, weights)
     for name, shard in weight_map.items():
         if name not in weights[shard]:
             raise errors.BadFileSet(f"index {path} puts tensor {name!r} into {shard}: not there")

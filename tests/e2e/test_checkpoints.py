@@ -78,6 +78,7 @@ def test_a_checkpoint_becomes_a_version_and_first_n_follows_its_order(bench: Ben
     assert content.content == save(dict(clean), {"format": "pt"})
     tensors = bench.get(f"{done['result']['links']['tensors']}?limit=200")["items"]
     assert [t["name"] for t in sorted(tensors, key=lambda t: t["place"])] == list(clean)
+    assert f"{bench.ref('clean')}@1" in bench.client.get(f"/operations/{done['id']}").text
     result = bench.patch("stem", "clean", "robust", layers={"first": 3})
     profile = bench.client.get(result["links"]["profile"]).json()
     kernels = [n for n, t in clean.items() if t.ndim > 1 and not n.startswith("fc")]
@@ -154,6 +155,21 @@ def test_what_is_no_checkpoint_is_refused_at_once(bench: Bench) -> None:
         answer = bench.publish("net", {"net.bin": digest})
 
     refused(answer, 422, "unsupported-format", "net.bin", "GGUF")
+
+
+def test_an_index_that_names_a_missing_checkpoint_is_refused_at_once(bench: Bench) -> None:
+    index = {"weight_map": {"a": "pytorch_model-00001-of-00001.bin", "b": "other.bin"}}
+    bench.describe("models", "net")
+    files = {
+        "pytorch_model-00001-of-00001.bin": checkpoint({"a": torch.ones(1)}),
+        "pytorch_model.bin.index.json": json.dumps(index).encode(),
+    }
+    digests = {path: bench.upload(content) for path, content in files.items()}
+
+    with bench.nothing_left():
+        answer = bench.publish("net", digests)
+
+    refused(answer, 422, "bad-file-set", "other.bin")
 
 
 # ── forward order of safetensors ─────────────────────────────────────────────────────────────

@@ -40,6 +40,9 @@ def publish(
     indexes = {p: _index(parts, p, files[p], sizes) for p in files if fileset.is_index(p)}
     for path in filter(fileset.is_checkpoint, files):
         _check_start(parts, path, files[path], sizes)
+    for path in filter(fileset.is_checkpoint_index, files):
+        named, _ = fileset.read_index(path, _index(parts, path, files[path], sizes))
+        fileset.check_named(path, named, files)
     with parts.sessions.begin() as session:
         models.keep_headers(session, read)
         known = models.headers_of(session, {p: (d, sizes[d]) for p, d in files.items()})

@@ -187,6 +187,8 @@ def _said(
             return done
         case {"refused": str() as slug, "fields": dict() as fields} if slug in _REFUSALS:
             raise _REFUSALS[slug](**fields)
+        case {"errno": int() as number}:
+            raise OSError(number, os.strerror(number), str(out))
         case {"crashed": str() as trace}:
             raise ConverterFailed(trace)
         case _:

@@ -88,6 +88,8 @@ def main(request: Request) -> None:
     except MemoryError:
         fields = {"file": request.file, "limit": "the memory that a converter may use"}
         voice.say({"refused": errors.ConversionOverLimit.slug, "fields": fields})
+    except OSError as error:
+        voice.say({"errno": error.errno})
     except Exception:  # noqa: BLE001 - for the worker's log
         voice.say({"crashed": traceback.format_exc()[-4000:]})
     else:

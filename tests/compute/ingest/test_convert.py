@@ -146,6 +146,17 @@ def test_a_conversion_that_takes_too_long_is_stopped(
         converted({"net.pth": saved({"a": torch.ones(1)})}, tmp_path, [])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="has no /dev/full")
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    content = saved({"a": torch.ones(1)})
+    (source,) = job_of({"net.pth": content}).checkpoints
+    staged = tmp_path / "checkpoint"
+    staged.write_bytes(content)
+
+    with pytest.raises(OSError, match="No space left"):
+        convert.convert_one(source, staged, Path("/dev/full"), lambda _: None)
+
+
 # ── the process ──────────────────────────────────────────────────────────────────────────────
 
 CONFINED = """
