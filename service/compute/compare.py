@@ -85,7 +85,7 @@ def measure(source: PatchSource, device: torch.device) -> Measured:
     for (place, shape), tensor in kernels(source.patch).items():
         norms, decoded = _Norms.of(tensor), decode(source, tensor, device)
         energies[similarity.key_of(place, shape)] = norms.energy
-        packed = sqrt(sum(inner_products(lambda q: [q * q], decoded))) / norms.weight
+        packed = sqrt(sum(inner_products(lambda q: [(q, q)], decoded))) / norms.weight
         square += packed * packed
         similarity.add_to_sketch(sketch, decoded, place, norms.weight)
     length = sqrt(square)
@@ -114,7 +114,7 @@ def cosines(
         for number in holders:
             that = theirs[number][slot]
             lengths, held = _Norms.of(that), decode(others[number], that, device)
-            (inner,) = inner_products(lambda a, b: [a * b], decoded, held)
+            (inner,) = inner_products(lambda a, b: [(a, b)], decoded, held)
             products[number] += inner / norms.weight / lengths.weight
             own[number] += norms.energy
             other[number] += lengths.energy

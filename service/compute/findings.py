@@ -1,14 +1,15 @@
 """What an extraction reports: totals, profile, warnings, the notes in the patch file's index."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from typing import Any, Final
 
+from service.compute.choices import choices
+from service.compute.estimates import estimated_bytes
 from service.compute.measure import Plan
-from service.layout.codecs import Codec, Kind
-from service.layout.patchfile import Notes, Packed, compose_header, compose_index
+from service.layout.codecs import Codec
+from service.layout.patchfile import Notes
 from service.names import TensorAddress
 from service.tensors import selection
 from service.tensors.extraction import Fidelity
@@ -19,18 +20,20 @@ from service.tensors.profile import (
     Skipped,
     Totals,
 )
-from service.tensors.selection import Measured, Quality
+from service.tensors.selection import Measured
 
 LARGE_SHARE: Final = 0.10
 """A patch above this share of its base is warned of."""
 ENOUGH_ENERGY: Final = selection.DEFAULT_ENERGY
 """Energy kept from which 0.9 of the robustness came back in every measurement."""
 GAIN_TOLERANCE: Final = 0.02
-LOUD_NOISE: Final = 0.1
-"""Noise to weight from which packing costs about half a point of accuracy."""
-ROUNDING_FLOOR: Final[Mapping[str, float]] = {"BF16": 0.0024, "F16": 0.0003}
-"""Rounding of two models in a difference, as a share of ||W||."""
+LOUD_LOSS: Final = 1.0
+"""Points of accuracy from which the predicted cost of packing is warned of: nets whose packing was
+predicted to cost half a point or a little more lost nothing that could be measured."""
+ROUNDING: Final[Mapping[str, float]] = {"BF16": 1.7e-3, "F16": 2.1e-4, "F32": 2.6e-8}
+"""The size of what rounding to a dtype does to a weight, as a share of ||W||."""
 FLOOR_MARGIN: Final = 3
+"""A change of fewer times the rounding of both models is mostly that rounding."""
 
 _NAMED = 10
 
@@ -45,7 +48,7 @@ class PackedParts:
     @property
     def fidelity(self) -> Fidelity | None:
         """That of all kernels together, each over its own ||W||."""
-        whole = Fidelity(0.0, 0.0, 0.0, 0.0)
+        whole = Fidelity(0.0, 0.0, 0.0)
         for _, fidelity in self.kernels.values():
             whole += fidelity
         return whole if self.kernels else None
@@ -99,58 +102,40 @@ def rounded(whole: Totals) -> dict[str, Any]:
     }
 
 
-def estimated_bytes(plan: Plan, whole: Totals) -> dict[str, int]:
-    """The size of the patch file by quality, from its header and an index like the real one."""
-    return {str(quality): _estimate(plan, whole, quality) for quality in Quality}
-
-
-def _estimate(plan: Plan, whole: Totals, quality: Quality) -> int:
-    packed = [_stand_in(kernel, quality) for kernel in plan.kept if kernel.energy > 0]
-    for rider in plan.riders:
-        how = selection.rider_codec(quality)
-        packed.append(
-            Packed(
-                rider.address, rider.shape, Kind.ADDITIVE, how, 0, None, None, _noise(rider.name)
-            )
-        )
-    index = compose_index(packed, notes(plan, whole))
-    return compose_header(packed, len(index)).file_size
-
-
-def _stand_in(kernel: Measured, quality: Quality) -> Packed:
-    how = selection.kernel_codec(quality, kernel.layer.numel)
-    norms = sqrt(kernel.energy), sqrt(kernel.weight)
-    layer = kernel.layer
-    return Packed(layer.address, layer.shape, Kind.ADDITIVE, how, 0, *norms, _noise(layer.name))
-
-
-def _noise(text: str) -> str:
-    """What compresses as badly as a digest."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 # ── the profile ──────────────────────────────────────────────────────────────────────────────
 
 
 def profile(plan: Plan, parts: PackedParts, whole: Totals, size_bytes: int | None) -> Profile:
     """Put together what was found; `size_bytes` None: nothing was written, take the estimate."""
-    estimates = estimated_bytes(plan, whole)
+    told = notes(plan, whole)
+    estimates = estimated_bytes(plan, told)
     size = estimates[plan.options.quality] if size_bytes is None else size_bytes
     return Profile(
         **parameters(plan),
         order=plan.options.order_origin,
         totals=whole,
-        kernels=tuple(_kernel(plan, kernel, parts) for kernel in plan.measured),
+        kernels=_kernels(plan, parts),
         riders=parts.riders,
         unattached=tuple(str(norm.module) for norm in plan.attached.unattached),
         skipped=(*plan.pairing.skipped, *_left_out(plan)),
         warnings=tuple(_warnings(plan, parts, whole, size)),
         estimated_bytes=estimates,
+        predicted_loss=None if parts.fidelity is None else parts.fidelity.predicted_loss,
+        choices=choices(plan, told) if size_bytes is None else (),
     )
 
 
-def _kernel(plan: Plan, kernel: Measured, parts: PackedParts) -> KernelProfile:
+def _kernels(plan: Plan, parts: PackedParts) -> tuple[KernelProfile, ...]:
     energy = sum(each.relative_energy for each in plan.measured)
+    kept = set(plan.kept)
+    return tuple(
+        _kernel(plan, kernel, parts, energy=energy, kept=kernel in kept) for kernel in plan.measured
+    )
+
+
+def _kernel(
+    plan: Plan, kernel: Measured, parts: PackedParts, *, energy: float, kept: bool
+) -> KernelProfile:
     how, fidelity = parts.kernels.get(kernel.layer.address, (None, None))
     return KernelProfile(
         path=kernel.layer.address.path,
@@ -159,9 +144,10 @@ def _kernel(plan: Plan, kernel: Measured, parts: PackedParts) -> KernelProfile:
         numel=kernel.layer.numel,
         relative_norm=sqrt(kernel.relative_energy),
         energy_share=kernel.relative_energy / energy if energy > 0 else 0.0,
+        noise_floor=noise_floor(plan, kernel),
         energy_density=kernel.density,
         cosine_to_standard=kernel.cosine,
-        kept=kernel in plan.kept,
+        kept=kept,
         codec=None if how is None else str(how),
         **(fidelity.fields() if fidelity else {}),
     )
@@ -195,10 +181,11 @@ def _warnings(plan: Plan, parts: PackedParts, whole: Totals, size: int) -> Itera
     for address, (_, fidelity) in parts.kernels.items():
         if abs(fidelity.gain - 1) > GAIN_TOLERANCE:
             yield f"packing changes the size of {str(address)!r} by {fidelity.gain - 1:+.1%}"
-    if whole.noise_to_weight is not None and whole.noise_to_weight > LOUD_NOISE:
+    loss = parts.fidelity.predicted_loss if parts.fidelity else 0.0
+    if loss > LOUD_LOSS:
         yield (
-            f"packing adds noise of {whole.noise_to_weight:.0%} of the weights; "
-            "take a higher quality"
+            f"packing may cost some {loss:.1f} points of accuracy, judged by its noise of "
+            f"{whole.noise_to_weight:.0%} of the weights; take a higher quality"
         )
 
 
@@ -221,13 +208,14 @@ def _quiet(plan: Plan) -> list[str]:
     return [
         str(kernel.layer.address)
         for kernel in plan.kept
-        for floor in [_floor(plan, kernel)]
-        if floor and sqrt(kernel.relative_energy) < FLOOR_MARGIN * floor
+        if 0 < sqrt(kernel.relative_energy) < FLOOR_MARGIN * noise_floor(plan, kernel)
     ]
 
 
-def _floor(plan: Plan, kernel: Measured) -> float:
-    return max(ROUNDING_FLOOR.get(dtype, 0.0) for dtype in plan.pairing.dtypes(kernel.layer))
+def noise_floor(plan: Plan, kernel: Measured) -> float:
+    """What rounding of the two models alone would make ||R|| / ||W||."""
+    dtypes = plan.pairing.dtypes(kernel.layer)
+    return hypot(*(ROUNDING.get(dtypes[side], 0.0) for side in ("clean", "robust")))
 
 
 def _listed(names: list[str]) -> str:

@@ -3,6 +3,8 @@
 import hashlib
 import shutil
 import tempfile
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -16,10 +18,54 @@ from service.layout.codecs import Codec, Kind
 from service.layout.patchfile import Notes, Packed, compose_header, compose_index
 from service.names import Digest
 from service.tensors import codec, raw
+from service.tensors.codec import Coded
 from service.tensors.layers import Layer
 
 _COPY_BYTES: Final = 2**20
 _LARGEST_NORM: Final = torch.finfo(torch.float32).max
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A tensor that is packed, and what the index will say of it."""
+
+    tensor: Packed
+    coded: Coded
+
+
+def pack(
+    layer: Layer,
+    kind: Kind,
+    how: Codec,
+    signature: Tensor,
+    norms: tuple[float, float] | None,
+) -> tuple[Ready, Tensor]:
+    """Pack a signature; give it back, too, as a build will decode it.
+
+    `norms` are ||R|| and ||W|| of a kernel. Raises `SignatureTooLarge`.
+    """
+    how, coded = codec.encode_closely(signature, how)
+    decoded = codec.decode(coded, how, layer.shape)
+    if max(norms or (0, 0)) > _LARGEST_NORM or not _is_finite(decoded):
+        raise errors.SignatureTooLarge(str(layer.address))
+    norm, weight_norm = norms or (None, None)
+    tensor = Packed(
+        address=layer.address,
+        shape=layer.shape,
+        kind=kind,
+        codec=how,
+        exponent=coded.exponent,
+        norm=norm,
+        weight_norm=weight_norm,
+        digest=digest_of(decoded),
+        deflated=coded.deflated,
+    )
+    return Ready(tensor, coded), decoded
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all are; `isfinite` would make two more tensors of the size."""
+    return not values.numel() or all(map(isfinite, torch.aminmax(values)))
 
 
 class PatchWriter:
@@ -49,32 +95,15 @@ class PatchWriter:
         how: Codec,
         signature: Tensor,
         norms: tuple[float, float] | None,
-    ) -> Tensor:
-        """Pack a signature and give it back as a build will decode it.
+    ) -> None:
+        """Pack a signature as `pack` does, and write it."""
+        self.add(pack(layer, kind, how, signature, norms)[0])
 
-        `norms` are ||R|| and ||W|| of a kernel. Raises `SignatureTooLarge`.
-        """
-        how, coded = codec.encode_closely(signature, how)
-        decoded = codec.decode(coded, how, layer.shape)
-        if max(norms or (0, 0)) > _LARGEST_NORM or not bool(decoded.isfinite().all()):
-            raise errors.SignatureTooLarge(str(layer.address))
-        self._codes.write(raw.octets(coded.codes))
-        self._halves.append(bytes(raw.octets(coded.halves)))
-        norm, weight_norm = norms or (None, None)
-        self.tensors.append(
-            Packed(
-                address=layer.address,
-                shape=layer.shape,
-                kind=kind,
-                codec=how,
-                exponent=coded.exponent,
-                norm=norm,
-                weight_norm=weight_norm,
-                digest=digest_of(decoded),
-                deflated=coded.deflated,
-            )
-        )
-        return decoded
+    def add(self, ready: Ready) -> None:
+        """Write a packed tensor behind those before it."""
+        self._codes.write(raw.octets(ready.coded.codes))
+        self._halves.append(bytes(raw.octets(ready.coded.halves)))
+        self.tensors.append(ready.tensor)
 
     def finish(self, notes: Notes) -> tuple[Digest, int]:
         """Write the file; its digest and size."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from service import errors
+from service.compute.chunks import Chunk, ChunkReader
 from service.compute.sources import ModelFiles, load
 from service.layout import fit
 from service.layout.codecs import Kind
@@ -29,10 +30,29 @@ class Trio:
     origin: ModelFiles | None
 
     @property
+    def family(self) -> "Family":
+        """The pair alone."""
+        return Family(self.clean, (self.robust,), self.origin)
+
+    @property
     def named(self) -> dict[str, ModelFiles]:
         """The models by what they are called in messages."""
         models = {"clean": self.clean, "robust": self.robust}
         return models if self.origin is None else {**models, "origin": self.origin}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Robust models, each to be compared with one clean model; their origin where it is known."""
+
+    clean: ModelFiles
+    robust: tuple[ModelFiles, ...]
+    origin: ModelFiles | None
+
+    @property
+    def trios(self) -> list[Trio]:
+        """Each robust model beside the clean one."""
+        return [Trio(self.clean, robust, self.origin) for robust in self.robust]
 
 
 @dataclass(frozen=True)
@@ -51,12 +71,30 @@ class Pairing:
             for side, model in self.trio.named.items()
         }
 
-    def dtypes(self, layer: Layer) -> set[str]:
-        """The dtypes that the models hold the tensor in."""
+    def chunk(self, reader: ChunkReader, side: str, chunk: Chunk) -> Tensor:
+        """A chunk of one model's tensor."""
+        where = self.where[side][chunk.layer.address]
+        return reader.read(side, self.trio.named[side], where, chunk)
+
+    def chunks(self, reader: ChunkReader, chunk: Chunk) -> dict[str, Tensor]:
+        """The same chunk of each model."""
+        return {side: self.chunk(reader, side, chunk) for side in self.trio.named}
+
+    @property
+    def shared(self) -> list[str]:
+        """The models that other pairs of a family have, too."""
+        return [side for side in self.trio.named if side != "robust"]
+
+    def dtypes(self, layer: Layer) -> dict[str, str]:
+        """The dtype of the tensor in each model."""
         return {
-            _entry(model, self.where[side][layer.address]).dtype
+            side: _entry(model, self.where[side][layer.address]).dtype
             for side, model in self.trio.named.items()
         }
+
+    def size_bytes(self, layer: Layer, side: str) -> int:
+        """How many bytes the tensor takes in one of the models."""
+        return _entry(self.trio.named[side], self.where[side][layer.address]).size_bytes
 
 
 def pair(trio: Trio, names: NameTable) -> Pairing:
@@ -110,8 +148,9 @@ def _extras(
         known = set(where[side].values())
         for path, file in model.files.items():
             for tensor in file.header.tensors:
-                role = role_of(tensor.name, tensor.dtype, tensor.shape, names)
-                if TensorAddress(path, tensor.name) not in known and role not in _MAY_DIFFER:
+                if TensorAddress(path, tensor.name) in known:
+                    continue
+                if role_of(tensor.name, tensor.dtype, tensor.shape, names) not in _MAY_DIFFER:
                     yield f"the clean model lacks {tensor.name!r}, which the {side} one has"
 
 

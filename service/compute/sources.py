@@ -10,6 +10,7 @@ from torch import Tensor
 
 from service import errors
 from service.layout.deflate import BadStream
+from service.layout.disk import RangeReader
 from service.layout.header import Header, Read, TensorEntry
 from service.layout.patchfile import PatchFile, SignatureTensor
 from service.names import ByteRange
@@ -92,10 +93,18 @@ def digest_of(decoded: Tensor) -> str:
     return hashlib.sha256(raw.octets(decoded)).hexdigest()
 
 
+def fill(buffer: Tensor, read: Read, start: int) -> None:
+    """Read as many bytes as `buffer` holds, from byte `start` on; straight into it from a disk."""
+    view = buffer.numpy().data
+    for at in range(0, len(view), _READ_BYTES):
+        part = view[at : at + _READ_BYTES]
+        if isinstance(read, RangeReader):
+            read.fill(part, start + at)
+        else:
+            part[:] = read(start + at, start + at + len(part))
+
+
 def _octets(read: Read, where: ByteRange) -> Tensor:
     buffer = torch.empty(where.size_bytes, dtype=torch.uint8)
-    view = buffer.numpy().data
-    for start in range(where.start, where.end, _READ_BYTES):
-        end = min(start + _READ_BYTES, where.end)
-        view[start - where.start : end - where.start] = read(start, end)
+    fill(buffer, read, where.start)
     return buffer

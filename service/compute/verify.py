@@ -40,7 +40,7 @@ def verify_patch(read: Read, size_bytes: int, device: torch.device) -> Verified:
         digests.append(digest)
         if not bool(decoded.isfinite().all()):
             raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} holds NaN or infinity")
-        _check_norm(tensor, sqrt(sum(inner_products(lambda q: [q * q], decoded))))
+        _check_norm(tensor, sqrt(sum(inner_products(lambda q: [(q, q)], decoded))))
     if patch.seal not in {None, patchfile.seal_of(digests)}:
         raise errors.NotAPatchFile("its tensors do not hash to its seal")
     return Verified(patch, summary_of(patch))

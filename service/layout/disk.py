@@ -8,7 +8,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from service import errors
@@ -122,13 +124,44 @@ def lock(path: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def reader(file: BinaryIO) -> Callable[[int, int], bytes]:
-    """Reads of byte ranges `[start, end)` of an open file; raise `BodyCutOff` if it ends before."""
+@dataclass(frozen=True, slots=True)
+class RangeReader:
+    """Reads byte ranges `[start, end)` of something open; threads may share it.
+
+    `read` answers the bytes or raises what is wrong; `fileno` names a file's descriptor, from which
+    a buffer is filled with no copy on the way, and is None where there is no local file.
+    """
+
+    read: Callable[[int, int], bytes]
+    fileno: Callable[[], int | None]
+
+    def __call__(self, start: int, end: int) -> bytes:
+        """Exactly the bytes `[start, end)`."""
+        return self.read(start, end)
+
+    def fill(self, buffer: memoryview, start: int) -> None:
+        """Read as many bytes as `buffer` holds; raises what `read` raises."""
+        descriptor = self.fileno() if hasattr(os, "preadv") else None
+        done = 0
+        while descriptor is not None and done < len(buffer):
+            with suppress(OSError):  # `read` meets it, too, and says what it means
+                if count := os.preadv(descriptor, [buffer[done:]], start + done):
+                    done += count
+                    continue
+            break
+        if done < len(buffer):
+            buffer[done:] = self.read(start + done, start + len(buffer))
+
+
+def reader(file: BinaryIO) -> RangeReader:
+    """Reads of byte ranges of an open file; raise `BodyCutOff` if it ends before."""
+    position = Lock()
 
     def read(start: int, end: int) -> bytes:
-        return b"".join(read_chunks(file, start, end))
+        with position:
+            return b"".join(read_chunks(file, start, end))
 
-    return read
+    return RangeReader(read, file.fileno)
 
 
 def read_chunks(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:

@@ -13,7 +13,8 @@ class KernelProfile:
     """One kernel; what speaks of packing is None where it was not kept.
 
     `relative_norm` is ||R|| / ||W||, `cosine_to_standard` that of d_rob to d_std, `energy_share`
-    the part of the model's ||R||^2 / ||W||^2, `energy_density` that energy an element.
+    the part of the model's ||R||^2 / ||W||^2, `energy_density` that energy an element,
+    `noise_floor` what rounding of the models to their dtypes would make of `relative_norm`.
     """
 
     path: str
@@ -23,6 +24,7 @@ class KernelProfile:
     relative_norm: float
     energy_share: float
     energy_density: float
+    noise_floor: float
     cosine_to_standard: float
     kept: bool
     codec: str | None = None
@@ -72,11 +74,27 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What would be kept of a pair by one choice of `layers`, written as in a request.
+
+    `energy` is the share of the whole change, `estimated_bytes` the patch file's size by quality.
+    """
+
+    layers: object
+    kernels: int
+    parameters: int
+    energy: float
+    estimated_bytes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A whole extraction; kernels stand in forward order.
 
-    `projection` is the form that was used: `origin`, `pair` or `none`; `estimated_bytes` the
-    patch file's size by quality.
+    `projection` is the form that was used: `origin`, `pair` or `none`; `order` says where the
+    forward order is from: `given`, `recorded` or `by name`; `estimated_bytes` is the patch file's
+    size by quality, `predicted_loss` what packing may cost in points of accuracy. A dry run knows
+    `choices` and has packed nothing.
     """
 
     projection: str
@@ -90,6 +108,8 @@ class Profile:
     skipped: tuple[Skipped, ...]
     warnings: tuple[str, ...]
     estimated_bytes: dict[str, int] = field(default_factory=dict)
+    predicted_loss: float | None = None
+    choices: tuple[Choice, ...] = ()
     version: int = VERSION
 
     def to_json(self) -> bytes:

@@ -36,6 +36,12 @@ class Moments:
     ss: float
     ww: float
 
+    def __add__(self, later: "Moments") -> "Moments":
+        """Those of two parts of a kernel, this one before the other."""
+        return Moments(
+            self.dd + later.dd, self.ds + later.ds, self.ss + later.ss, self.ww + later.ww
+        )
+
     @property
     def is_finite(self) -> bool:
         """Whether all weights were finite and none of the sums overflowed."""
@@ -53,28 +59,46 @@ class Moments:
         """How much of d_std the projection takes away from D."""
         return self.ds / self.ss if self.ss > 0 else 0.0
 
+    def energy(self, coefficient: float) -> float | None:
+        """||R||^2 by its formula; None where that has lost too many digits: walk again."""
+        if coefficient == 0:
+            return self.dd
+        square = self.dd - 2 * coefficient * self.ds + coefficient**2 * self.ss
+        return None if square < _CANCELLED * self.dd else square
+
+    def is_noise(self, square: float) -> bool:
+        """Whether ||R||^2 is smaller than the rounding of D: such a kernel lies along d_std."""
+        return square <= _NOISE * self.dd
+
+
+NOTHING: Final = Moments(0.0, 0.0, 0.0, 0.0)
+
 
 def moments(
     clean: Float[Tensor, "*shape"],
     robust: Float[Tensor, "*shape"],
     origin: Float[Tensor, "*shape"] | None,
 ) -> Moments:
-    """Measure one kernel of a pair; without an origin d_std is the clean weight itself."""
+    """Measure one kernel of a pair; without an origin d_std is the clean weight itself.
 
-    def pair(w: Tensor, r: Tensor) -> list[Tensor]:
-        d = r - w
-        return [d * d, d * w, w * w]
-
-    def trio(w: Tensor, r: Tensor, o: Tensor) -> list[Tensor]:
-        d, s = r - w, w - o
-        return [d * d, d * s, s * s, w * w]
-
+    Of a kernel cut into chunks of `sums.CHUNK` elements, those of the chunks add up to it exactly.
+    """
     if not clean.numel():
-        return Moments(0.0, 0.0, 0.0, 0.0)
+        return NOTHING
     if origin is None:
-        dd, ds, ww = inner_products(pair, clean, robust)
+        dd, ds, ww = inner_products(_pair, clean, robust)
         return Moments(dd, ds, ww, ww)
-    return Moments(*inner_products(trio, clean, robust, origin))
+    return Moments(*inner_products(_trio, clean, robust, origin))
+
+
+def _pair(w: Tensor, r: Tensor) -> list[tuple[Tensor, Tensor]]:
+    d = r.sub_(w)
+    return [(d, d), (d, w), (w, w)]
+
+
+def _trio(w: Tensor, r: Tensor, o: Tensor) -> list[tuple[Tensor, Tensor]]:
+    d, s = r.sub_(w), torch.sub(w, o, out=o)
+    return [(d, d), (d, s), (s, s), (w, w)]
 
 
 def residual(
@@ -85,14 +109,24 @@ def residual(
 ) -> Float32[Tensor, "*shape"]:
     """R = D - coefficient · d_std, computed in f64 and rounded once to f32."""
     out = torch.empty(clean.shape, dtype=torch.float32, device=clean.device)
-    flat = out.view(-1)
+    residual_into(out.view(-1), clean, robust, origin, coefficient)
+    return out
+
+
+def residual_into(
+    out: Float32[Tensor, " n"],
+    clean: Float[Tensor, "*shape"],
+    robust: Float[Tensor, "*shape"],
+    origin: Float[Tensor, "*shape"] | None,
+    coefficient: float,
+) -> None:
+    """Write R into `out`, which is as long as the tensors are large."""
     start = 0
     rest = _residual_of(coefficient)
     for tile in tiles(*_given(clean, robust, origin)):
         part = rest(*tile)
-        flat[start : start + part.numel()] = part
+        out[start : start + part.numel()] = part
         start += part.numel()
-    return out
 
 
 def energy(
@@ -106,13 +140,27 @@ def energy(
 
     What is smaller than the rounding of D itself counts as zero: such a kernel lies along d_std.
     """
-    if coefficient == 0:
-        return measured.dd
-    square = measured.dd - 2 * coefficient * measured.ds + coefficient**2 * measured.ss
-    if square < _CANCELLED * measured.dd:
-        rest = _residual_of(coefficient)
-        [square] = inner_products(lambda *tile: [rest(*tile) ** 2], *_given(clean, robust, origin))
-    return square if square > _NOISE * measured.dd else 0.0
+    square = measured.energy(coefficient)
+    if square is None:
+        square = residual_energy(clean, robust, origin, coefficient)
+    return 0.0 if measured.is_noise(square) else square
+
+
+def residual_energy(
+    clean: Float[Tensor, "*shape"],
+    robust: Float[Tensor, "*shape"],
+    origin: Float[Tensor, "*shape"] | None,
+    coefficient: float,
+) -> float:
+    """||R||^2 by a walk of its own; those of chunks add up to that of their kernel exactly."""
+    rest = _residual_of(coefficient)
+
+    def squares(*tile: Tensor) -> list[tuple[Tensor, Tensor]]:
+        r = rest(*tile)
+        return [(r, r)]
+
+    [square] = inner_products(squares, *_given(clean, robust, origin))
+    return square
 
 
 def _given(clean: Tensor, robust: Tensor, origin: Tensor | None) -> list[Tensor]:
@@ -120,10 +168,13 @@ def _given(clean: Tensor, robust: Tensor, origin: Tensor | None) -> list[Tensor]
 
 
 def _residual_of(coefficient: float) -> Callable[..., Float64[Tensor, " n"]]:
-    """How a tile of clean, robust and perhaps origin becomes one of R."""
+    """How a tile of clean, robust and perhaps origin becomes one of R, in their place."""
 
     def residual_of(w: Tensor, r: Tensor, *o: Tensor) -> Tensor:
-        d = r - w
-        return d if coefficient == 0 else d - (w - o[0] if o else w) * coefficient
+        d = r.sub_(w)
+        if coefficient == 0:
+            return d
+        s = torch.sub(w, o[0], out=o[0]) if o else w
+        return d.sub_(s.mul_(coefficient))
 
     return residual_of

@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol, cast
 
 from service import errors
 from service.blobs.store import BlobStore
+from service.layout.disk import RangeReader
 from service.names import Digest
 from service.worker.device import Crashed, Done, Event, Failed, Progress, Ready, Setup, Work
 
@@ -101,7 +102,8 @@ def _carried_out(
     with contextlib.ExitStack() as opened:
 
         def open_read(digest: Digest) -> Read:
-            return opened.enter_context(store.open(digest)).read
+            blob = opened.enter_context(store.open(digest))
+            return RangeReader(blob.read, blob.fileno)
 
         try:
             made = carrier.carry_out(work.job, open_read, work.scratch, device, voice.progress)

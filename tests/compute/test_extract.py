@@ -108,7 +108,7 @@ def test_smaller_qualities_make_smaller_files_as_estimated(
 
     assert sizes["exact"] > sizes["high"] > sizes["standard"]
     for quality, size in dry.summary["estimated_bytes"].items():
-        assert size == pytest.approx(sizes[quality], rel=0.1)
+        assert size == pytest.approx(sizes[quality], rel=0.02)
 
 
 def test_a_dry_run_writes_a_profile_and_no_patch(three: Three, tmp_path: Path) -> None:

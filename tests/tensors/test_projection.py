@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from service.tensors import projection
+from service.tensors.sums import CHUNK
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -118,6 +119,21 @@ def test_measuring_does_not_depend_on_the_number_of_threads() -> None:
     three = projection.moments(clean, robust, origin)
 
     assert one == three
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_the_chunks_of_a_kernel_add_up_to_it_exactly(dtype: torch.dtype) -> None:
+    clean, robust, origin = _trio((2 * CHUNK + 77,), 8, dtype, 0.1)
+    whole = projection.moments(clean, robust, origin)
+    b = whole.coefficient
+
+    added, square = projection.NOTHING, 0.0
+    for part in (slice(at, at + CHUNK) for at in range(0, clean.numel(), CHUNK)):
+        added += projection.moments(clean[part], robust[part], origin[part])
+        square += projection.residual_energy(clean[part], robust[part], origin[part], b)
+
+    assert added == whole
+    assert square == projection.residual_energy(clean, robust, origin, b)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e200])

@@ -12,9 +12,9 @@ from service.tensors import sums
 def test_a_sum_is_right_and_the_same_for_any_number_of_threads(count: int) -> None:
     values = torch.randn(count, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
-    one = sums.inner_products(lambda v: [v, v * v], values)
+    one = sums.inner_products(lambda v: [(v, torch.ones_like(v)), (v, v)], values)
     torch.set_num_threads(3)
-    three = sums.inner_products(lambda v: [v, v * v], values)
+    three = sums.inner_products(lambda v: [(v, torch.ones_like(v)), (v, v)], values)
 
     assert one == three
     assert one[0] == pytest.approx(math.fsum(values.tolist()), abs=1e-9)
@@ -24,15 +24,24 @@ def test_a_sum_is_right_and_the_same_for_any_number_of_threads(count: int) -> No
 @pytest.mark.parametrize("tile", [1024, 7 * 1024, sums.CHUNK])
 def test_a_sum_does_not_depend_on_the_tiles(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.randn(2_500_000, generator=torch.Generator().manual_seed(3))
-    usual = sums.inner_products(lambda v: [v * v], values)
+    usual = sums.inner_products(lambda v: [(v, v)], values)
 
     monkeypatch.setattr(sums, "_CPU_TILE", tile)
 
-    assert sums.inner_products(lambda v: [v * v], values) == usual
+    assert sums.inner_products(lambda v: [(v, v)], values) == usual
+
+
+def test_a_tile_may_be_changed_and_the_tensor_stays() -> None:
+    values = torch.ones(5, dtype=torch.float64)
+
+    for (tile,) in sums.tiles(values):
+        tile.zero_()
+
+    assert values.tolist() == [1.0] * 5
 
 
 def test_nothing_has_no_sums() -> None:
-    assert sums.inner_products(lambda v: [v], torch.empty(0, 3)) == []
+    assert sums.inner_products(lambda v: [(v, v)], torch.empty(0, 3)) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 3_000_000), (5, 2047), (4000, 9), (3, 0)])
@@ -51,7 +60,9 @@ def test_rows_sum_alike_for_any_number_of_threads(shape: tuple[int, int]) -> Non
 def test_tiles_walk_tensors_side_by_side(dtype: torch.dtype) -> None:
     a = torch.arange(sums.CHUNK + 3).remainder(7).to(dtype)
 
-    walked = list(sums.tiles(a, torch.ones(sums.CHUNK + 3)))
+    walked = [
+        tuple(part.clone() for part in tile) for tile in sums.tiles(a, torch.ones(sums.CHUNK + 3))
+    ]
 
     assert all(part.dtype == torch.float64 for pair in walked for part in pair)
     assert torch.equal(torch.cat([part for part, _ in walked]), a.double())
