@@ -11,7 +11,7 @@ No aws-chunked trailers (boto3's default on https): SeaweedFS 4.48 then keeps
 
 import base64
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -300,13 +300,16 @@ class Bucket:
 
     # ── within the store ─────────────────────────────────────────────────────────────────────
 
-    def copy(self, source: Object, target: Object, size_bytes: int) -> None:
+    def copy(
+        self, source: Object, target: Object, size_bytes: int, told: Callable[[int], None]
+    ) -> None:
         """Copy an object, its bytes staying in the store; the target appears or changes at once.
 
-        Raises `BlobNotFound` and `DiskFull`.
+        `told` hears how many bytes are copied; what it raises ends the copy without a trace. Raises
+        `BlobNotFound` and `DiskFull`.
         """
         if size_bytes > COPY_BYTES:
-            self._copy_parts(source, target, size_bytes)
+            self._copy_parts(source, target, size_bytes, told)
             return
         with self._calls(source.digest, size_bytes):
             self._client.copy_object(
@@ -315,13 +318,15 @@ class Bucket:
                 CopySource={"Bucket": self.name, "Key": source.key},
             )
 
-    def _copy_parts(self, source: Object, target: Object, size_bytes: int) -> None:
+    def _copy_parts(
+        self, source: Object, target: Object, size_bytes: int, told: Callable[[int], None]
+    ) -> None:
         upload = self.begin(target)
+        etags = []
         try:
-            etags = [
-                self._copy_part(source, target, upload, number, (start, end))
-                for number, (start, end) in enumerate(_pieces(size_bytes), 1)
-            ]
+            for number, (start, end) in enumerate(_pieces(size_bytes), 1):
+                etags.append(self._copy_part(source, target, upload, number, (start, end)))
+                told(end)
             self.join(target, upload, etags, size_bytes, replace=True)
         except NoSuchUpload as error:
             raise aborted() from error

@@ -12,14 +12,14 @@ import contextlib
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from service import errors
 from service.blobs.disk import Disk
 from service.blobs.readers import FolderReader
-from service.blobs.staging import Staged, check_complete, part_bytes
+from service.blobs.staging import Staged, check_complete, part_bytes, unheard
 from service.blobs.streams import BlobWriter, Content
 from service.names import Digest
 
@@ -90,7 +90,7 @@ class FolderStaging:
                 raise self._gone(staged) from None
         return FolderReader(staged.digest, descriptor)
 
-    def publish(self, staged: Staged) -> None:
+    def publish(self, staged: Staged, told: Callable[[int], None] = unheard) -> None:  # noqa: ARG002
         """Rename the whole into its digest's place."""
         with self._disk.answering(staged.size_bytes):
             try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from service import errors
 from service.blobs.bucket import Bucket, NoSuchUpload, Object, Part, presigned
 from service.blobs.readers import S3Reader
-from service.blobs.staging import Staged, check_complete, part_bytes
+from service.blobs.staging import Staged, check_complete, part_bytes, unheard
 from service.blobs.streams import BlobWriter, Content
 from service.names import Digest
 
@@ -97,11 +97,11 @@ class S3Staging:
         except errors.BlobNotFound:
             raise _gone(staged) from None
 
-    def publish(self, staged: Staged) -> None:
+    def publish(self, staged: Staged, told: Callable[[int], None] = unheard) -> None:
         """Copy the joined object to its digest's key, then remove it."""
         source, target = self._at(staged), self._blob(staged.digest)
         try:
-            self._bucket.copy(source, target, staged.size_bytes)
+            self._bucket.copy(source, target, staged.size_bytes, told)
         except errors.BlobNotFound:
             raise _gone(staged) from None
         self._bucket.delete(source.key)

@@ -9,7 +9,7 @@ changes any more, so what was hashed is what is published: bytes that are not wh
 says never take its place.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -62,6 +62,10 @@ class Staged:
         return [number for number in range(1, self.part_count + 1) if number not in arrived]
 
 
+def unheard(done_bytes: int) -> None:
+    """Hear nothing of what is done."""
+
+
 class Staging(Protocol):
     """Where a store keeps uploads in parts; every method may raise `StoreUnavailable`.
 
@@ -98,10 +102,11 @@ class Staging(Protocol):
     def open(self, staged: Staged) -> BlobReader:
         """Open what was sealed."""
 
-    def publish(self, staged: Staged) -> None:
+    def publish(self, staged: Staged, told: Callable[[int], None] = unheard) -> None:
         """Make what was sealed the blob of its digest, in one step; the caller has hashed it.
 
-        Raises `DiskFull`.
+        Where that takes long, `told` hears now and then how many bytes are in their place, and may
+        raise to end it. Raises `DiskFull`.
         """
 
     def discard(self, staged: Staged) -> None:

@@ -25,7 +25,7 @@ from service.schemas.uploads import BeginUpload, PartView, UploadState, UploadVi
 
 AT_ONCE: Final = 4
 """How many parts travel at a time; each is held in memory meanwhile."""
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 120.0
 """How long it is tried again, in pauses, though nothing more arrives."""
 LONGEST_PAUSE_S: Final = 8.0
 
@@ -77,8 +77,8 @@ class Uploads:
     ) -> bool:
         """Send a file of this digest until it is a blob; False where it was one already.
 
-        A service or a store that is away is waited for, for a minute without any progress. Raises
-        `ServiceProblem`, and `OperationProblem` where the bytes turn out to be others.
+        A service or a store that is away is waited for, two minutes without any progress at most.
+        Raises `ServiceProblem`, and `OperationProblem` where the bytes turn out to be others.
         """
         with file.open("rb") as opened:
             size_bytes = os.fstat(opened.fileno()).st_size

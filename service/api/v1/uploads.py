@@ -52,7 +52,7 @@ def begin(body: BeginUpload, parts: Config, caller: Publisher) -> Response:
     """Begin to send a blob in parts, or go on: your own upload of these bytes, if you have one.
 
     PUT each part to its address, in any order, several at a time, each as often as need be; then
-    complete the upload. `Content-MD5` and, in the service, `Content-Digest` are checked.
+    complete the upload. The service checks `Content-Digest` (RFC 9530), an S3 store `Content-MD5`.
     """
     digest = Digest(body.digest)
     if body.size_bytes > parts.upload_limit_bytes:
