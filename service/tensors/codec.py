@@ -4,12 +4,14 @@
 alone underflows. Codes are then deflated where that pays, which is only known from the codes.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import frexp, gcd, prod
 from typing import Final
 
 import torch
-from jaxtyping import Float16, Float32, Float64, UInt8
+from jaxtyping import Float16, Float32, Float64, Int32, UInt8
 from torch import Tensor
 
 from service.layout import deflate
@@ -23,6 +25,7 @@ _OFFSET: Final = {Codec.Q4: 8.0, Codec.Q2: 1.5, Codec.TERNARY: 1.0, Codec.SIGN: 
 """From a code around zero to its digit."""
 _LOUDEST: Final = {Codec.Q2: 0.4, Codec.SIGN: 2.0}
 """Noise to energy from which zeros must be among the levels: that of sparse tensors."""
+_TINY: Final = torch.finfo(torch.float64).tiny
 _LEAST_HALF: Final = 2.0**-24
 _LARGEST_HALF_EXPONENT: Final = 15
 
@@ -88,9 +91,15 @@ def _levels(codes: UInt8[Tensor, " bytes"], codec: Codec) -> Float32[Tensor, " n
     """What the codes stand for, with those of the last byte that are not used."""
     if codec is Codec.Q8:
         return codes.view(torch.int8).to(torch.float32)
+    return gather.rows(_table(codec).to(codes.device), codes)
+
+
+@cache
+def _table(codec: Codec) -> Float32[Tensor, "256 each"]:
+    """What the codes of each byte stand for."""
     base, each = _BASE[codec], per_byte(codec)
     table = [[_level(codec, byte // base**i % base) for i in range(each)] for byte in range(256)]
-    return gather.rows(torch.tensor(table, dtype=torch.float32, device=codes.device), codes)
+    return torch.tensor(table, dtype=torch.float32)
 
 
 def _level(codec: Codec, digit: int) -> float:
@@ -121,19 +130,36 @@ def _encode_rows(signature: Float32[Tensor, "*shape"], codec: Codec) -> tuple[Co
         nothing = torch.empty(0, dtype=torch.uint8, device=signature.device)
         return Coded(0, nothing, nothing.new_zeros(signature.shape[0]).half()), 0.0
     rows = signature.reshape(signature.shape[0], -1)
-    scales, codes, energies = [], [], []
-    for part in torch.split(rows, _block(rows, codec)):
-        fitted = fitting.fit(part, codec)
-        codes.append(_packed(fitted.codes.reshape(-1), codec))
-        scales.append(fitted.scales)
-        energies.append(torch.stack([fitted.energy, fitted.packed_energy]))
-    energy, packed_energy = torch.cat(energies, dim=1).sum(dim=1).tolist()
-    scale = torch.cat(scales)
-    exponent, halves = _halves(scale)
+    exponents = fitting.peak_exponents(rows)
+    codes, products = [], []
+    for part in _parts(rows, exponents, codec):
+        fitted, found = fitting.fit(part, codec)
+        codes.append(_packed(fitted.reshape(-1), codec))
+        products.append(found)
+    energy, along, square = torch.cat(products, dim=1)
+    # What makes up for shrinkage; an all-zero channel stays exactly zero.
+    gain = torch.where(energy > 0, energy / along.clamp(min=_TINY), 0.0)
+    power = torch.ldexp(torch.ones_like(gain), exponents)
+    exponent, halves = _halves(gain * power)
     # A scale that underflows would silence a channel that is not zero.
-    halves = torch.where((scale > 0) & (halves == 0), _LEAST_HALF, halves).to(torch.float16)
+    halves = torch.where((gain > 0) & (halves == 0), _LEAST_HALF, halves).to(torch.float16)
     coded = _deflated(Coded(exponent, torch.cat(codes), halves))
-    return coded, packed_energy / energy - 1 if energy > 0 else 0.0
+    weights = power.square() / power.amax().square()
+    whole = float((energy * weights).sum())
+    packed = float((gain.square() * square * weights).sum())
+    return coded, packed / whole - 1 if whole > 0 else 0.0
+
+
+def _parts(
+    rows: Float32[Tensor, "rows columns"], exponents: Int32[Tensor, " rows"], codec: Codec
+) -> Iterator[Float32[Tensor, "some columns"]]:
+    """A tile's worth of rows at a time, brought to peaks from 1/2 to 1: exactly, by powers of 2."""
+    one = torch.ones_like(rows[:, :1])
+    first = -exponents[:, None] // 2  # in two steps, since 2^149 is no f32
+    factors = torch.ldexp(one, first), torch.ldexp(one, -exponents[:, None] - first)
+    block = _block(rows, codec)
+    for part, *taken in zip(*(torch.split(each, block) for each in (rows, *factors)), strict=True):
+        yield (part * taken[0]).mul_(taken[1])
 
 
 def _block(rows: Float32[Tensor, "rows columns"], codec: Codec) -> int:
