@@ -118,14 +118,19 @@ def _check_versions(entered: Sequence[Part]) -> None:
 
 
 def _recorded(session: Session, digest: Digest, require: Fit) -> Resolved:
-    resolved = loaded(find(session, digest))
+    resolved = _living(loaded(find(session, digest)))
+    if require == "same_base":
+        _require_same_base(resolved.base, resolved.parts)
+    return resolved
+
+
+def _living(resolved: Resolved) -> Resolved:
+    """The same recipe, if none of its versions was deleted; raises `ThingDeleted`."""
     versions: list[ModelVersion | PatchVersion] = [resolved.base]
     versions += [part.version for part in resolved.parts]
     for version in versions:
         if version.deleted_at is not None:
             raise errors.ThingDeleted("version", version.reference)
-    if require == "same_base":
-        _require_same_base(resolved.base, resolved.parts)
     return resolved
 
 
@@ -196,8 +201,8 @@ def of_commit(session: Session, model: Model, commit: str) -> Resolved:
     ).first()
     if base is None:
         raise errors.ThingNotFound("commit", f"{model.full_name}@{commit}")
-    resolved = _recorded(session, Digest(found.digest), "same_architecture")
-    return replace(resolved, base=base)
+    # Not on the version that it was first made on: that may be another model's, or deleted.
+    return _living(replace(loaded(found), base=base))
 
 
 def save(session: Session, resolved: Resolved, *, by: Principal) -> Recipe:

@@ -1,7 +1,9 @@
 """Patched files as clients get them: ranges and conditions, shards, and models of several parts."""
 
+import base64
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -116,6 +118,25 @@ def test_names_are_found_in_whatever_case_and_answers_tell_what_was_sent(pair: B
     assert answer.headers["x-patchbay-recipe"] == f"sha256:{_recipe(pair, 'main+fog=0.5')}"
     base = hashlib.sha256(pair.weights("main").content).hexdigest()
     assert answer.headers["x-patchbay-base-digest"] == f"sha256:{base}"
+
+
+def test_the_sha256_of_a_patched_file_is_told_once_a_worker_has_computed_it(
+    pair: Bench, url: str
+) -> None:
+    whole = pair.client.get(url)
+    build = f"/v1/builds/{_recipe(pair, 'main+fog=0.5')}"
+    deadline = time.monotonic() + 60
+    while "repr-digest" not in (head := pair.client.head(url)).headers:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    sha256 = hashlib.sha256(whole.content)
+
+    stated = base64.b64encode(sha256.digest()).decode()
+    assert head.headers["repr-digest"] == f"sha-256=:{stated}:"
+    assert head.headers["etag"] == whole.headers["etag"]
+    manifest = pair.get(f"{build}/manifest")
+    assert manifest["files"][0]["sha256"] == f"sha256:{sha256.hexdigest()}"
 
 
 # ── shards and parts ─────────────────────────────────────────────────────────────────────────

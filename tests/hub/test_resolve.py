@@ -141,6 +141,25 @@ def test_a_recipe_too_long_for_a_file_name_is_told_its_commit(shelf: Shelf) -> N
     assert found.json()["patchbay"]["reference"] == "vision/net@1+fog~1=0.3"
 
 
+def test_the_commit_that_is_told_of_a_missing_file_holds_as_any_other(shelf: Shelf) -> None:
+    missing = "/vision/net/resolve/main%2Bfog%3D0.0123/tokenizer.json"
+
+    commit = shelf.client.head(missing, headers=shelf.owner).headers["x-repo-commit"]
+    config = shelf.client.get(f"/vision/net/resolve/{commit}/config.json")
+
+    assert (config.status_code, config.headers["x-repo-commit"]) == (200, commit)
+
+
+def test_what_is_worth_a_second_look_is_told_once_by_the_client(shelf: Shelf) -> None:
+    bold = "/vision/net/resolve/main%2Bfog%3D3/config.json"
+
+    told = shelf.client.head(bold, headers=shelf.owner).headers["x-hf-warning"]
+
+    topic, _, message = told.partition("; ")
+    assert topic == "recipe"
+    assert "accuracy usually falls outside scales 0 to 1.5" in message
+
+
 # ── what is not ready ────────────────────────────────────────────────────────────────────────
 
 

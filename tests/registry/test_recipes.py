@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -218,3 +219,23 @@ def test_a_deletion_waits_for_whoever_saves_a_recipe(own_sessions: sessionmaker[
             retirement.delete_patch_version(deleting, deleting.merge(patch))
 
         deleting.rollback()
+
+
+def test_a_commit_is_found_on_every_model_that_holds_the_weights_and_on_no_other(
+    session: Session,
+) -> None:
+    first = publish_model(session, "vision/net")
+    fork = publish_model(session, "vision/fork")
+    other = publish_model(session, "vision/other", content="other")
+    plain = recipes.resolve(session, "vision/net", require="same_base")
+    recipes.save(session, plain, by=OWNER)
+    commit = plain.canonical.digest.removeprefix("sha256:")[:40]
+    first.deleted_at = datetime.now(UTC)
+    session.flush()
+
+    found = recipes.of_commit(session, fork.model, commit)
+
+    assert (found.base.reference, found.canonical) == ("vision/fork@1", plain.canonical)
+    for model in (first.model, other.model):
+        with pytest.raises(errors.ThingNotFound, match=commit):
+            recipes.of_commit(session, model, commit)
