@@ -9,28 +9,33 @@ import httpx2
 import pytest
 
 from service import errors
-from service.blobs import bucket
+from service.blobs import bucket, staging
 from service.blobs.bucket import connect
 from service.blobs.opening import Presigning, open_store
-from service.blobs.staging import PART_BYTES, Staged
+from service.blobs.staging import Staged
 from service.blobs.store import MIB, BlobStore
 from service.names import Digest, digest_of
+from service.worker.kinds.uploads import Ingest, ingest
 from tests.seaweed import S3Address, Seaweed
+
+PART_BYTES = 5 * MIB  # the least that S3 takes
 
 Open = Callable[[S3Address], BlobStore]
 
 
-@pytest.fixture
-def seaweed(tmp_path: Path) -> Iterator[Seaweed]:
-    server = Seaweed(tmp_path)
+@pytest.fixture(scope="module")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A server to be killed; each test leaves it running."""
+    server = Seaweed(tmp_path_factory.mktemp("killed"))
     server.start()
     yield server
     server.stop()
 
 
 def test_a_server_killed_during_an_upload_leaves_nothing_and_is_well_again_after(
-    seaweed: Seaweed, open_s3: Open
+    seaweed: Seaweed, open_s3: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(staging, "PART_BYTES", PART_BYTES)
     store = open_s3(seaweed.address)
     content = random.Random(3).randbytes(3 * PART_BYTES)  # noqa: S311
     digest = digest_of(content)
@@ -53,7 +58,7 @@ def test_a_server_killed_during_an_upload_leaves_nothing_and_is_well_again_after
     store.check()
     assert list(store.digests()) == [(kept, 4)]
     assert store.sweep(0) == 1
-    store.put_file(digest, _file(seaweed.folder, content))
+    store.put_file(digest, _file(tmp_path, content))
     assert b"".join(store.stream(digest)) == content
 
 
@@ -61,6 +66,31 @@ def _file(folder: Path, content: bytes) -> Path:
     path = folder / "content"
     path.write_bytes(content)
     return path
+
+
+def test_a_check_goes_on_where_it_was_once_the_server_is_back(
+    seaweed: Seaweed, open_s3: Open
+) -> None:
+    store = open_s3(seaweed.address)
+    content = random.Random(6).randbytes(9 * MIB)  # noqa: S311
+    staged = store.staging.begin("1" * 32, digest_of(content), len(content))
+    with store.staging.part_writer(staged, 1) as writer:
+        writer.write(content)
+        writer.commit()
+    seen: list[float] = []
+
+    def told(fraction: float, message: str) -> None:
+        seen.append(fraction)
+        if len(seen) == 1:
+            seaweed.kill()
+        elif message.startswith("waiting"):
+            seaweed.start()
+
+    ingest(Ingest(staged, is_known=False), store, told)
+
+    assert len(set(seen)) < len(seen)  # it waited
+    assert seen == sorted(seen)  # and began nothing anew
+    assert b"".join(store.stream(digest_of(content))) == content
 
 
 def test_a_missing_bucket_is_unavailable_not_empty(s3: S3Address, open_s3: Open) -> None:
