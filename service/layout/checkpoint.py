@@ -32,6 +32,11 @@ _TAR_AT: Final = 257
 _SAVE: Final = "load it and save model.state_dict() with torch.save, or as safetensors"
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
 _ENCRYPTED: Final = 0x1
+_BROKEN: Final = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError),
+    *(ValueError, EOFError, struct.error),
+)
+"""What zipfile raises over an archive that is none."""
 
 
 class Form(Enum):
@@ -89,7 +94,7 @@ def read_archive(file: BinaryIO, size_bytes: int, name: str) -> Archive:
             order = archive.NameToInfo.get(f"{root}/byteorder")
             if order is not None and archive.read(order)[:8] != b"little":
                 raise errors.BadCheckpoint(name, "its numbers are not in little-endian order")
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError) as error:
+    except _BROKEN as error:
         reason = f"its archive is damaged or cut off ({error}); send it again"
         raise errors.BadCheckpoint(name, reason) from error
     data = f"{root}/data/"
@@ -125,6 +130,8 @@ def _check_records(records: list[zipfile.ZipInfo], size_bytes: int, name: str) -
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
             reason = f"record {record.filename!r:.100} of its archive is compressed"
             raise errors.BadCheckpoint(name, f"{reason}; save it again with torch.save")
+        if not 0 <= record.header_offset < size_bytes:
+            raise errors.BadCheckpoint(name, f"record {record.filename!r:.100} lies outside of it")
         if record.flag_bits & _ENCRYPTED:
             raise errors.BadCheckpoint(name, f"record {record.filename!r:.100} is encrypted")
     if sum(record.file_size for record in records) > size_bytes:

@@ -1,5 +1,6 @@
 """Checkpoints that would do more than hold tensors, or claim what is not there."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save
 
 from service import errors
@@ -199,6 +202,30 @@ def test_an_old_checkpoint_that_was_cut_off_is_refused(convert: Convert) -> None
     for end in (100, len(content) - 20):
         with pytest.raises(errors.BadCheckpoint, match="torch cannot read it"):
             convert(content[:end])
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    of=st.sampled_from([saved(GOOD), legacy(GOOD), records(saved(GOOD))["archive/data.pkl"]]),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.booleans(),
+)
+def test_whatever_was_changed_is_converted_or_refused(
+    convert: Convert, of: bytes, changes: list[tuple[float, int]], cut: bool
+) -> None:
+    content = bytearray(of)
+    for share, value in changes:
+        content[int(share * len(content))] = value
+    del content[: len(content) * cut : len(content) - 1]
+
+    with contextlib.suppress(errors.Invalid, errors.TooLarge):
+        convert(
+            bytes(content)
+            if of.startswith((b"PK", b"\x80\x02\x8a"))
+            else in_archive(bytes(content))
+        )
 
 
 # ── other formats ────────────────────────────────────────────────────────────────────────────
