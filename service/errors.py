@@ -473,6 +473,22 @@ class DamagedBlob(Broken):
 
 
 @dataclass(eq=False)
+class DamagedBlobs(Broken):
+    """An audit found stored blobs that do not hash to their names."""
+
+    digests: list[str]
+    slug = "damaged-blobs"
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.digests[:10])
+        more = f" and {len(self.digests) - 10} more" if len(self.digests) > 10 else ""  # noqa: PLR2004
+        return (
+            f"{len(self.digests)} damaged: {shown}{more}; what needs them is refused until each is "
+            "uploaded again"
+        )
+
+
+@dataclass(eq=False)
 class HomeUnusable(Conflict):
     """The state directory cannot be used."""
 

@@ -90,6 +90,7 @@ def worker(
         device=settings.device,
         heartbeat_s=settings.heartbeat_s,
         stalled_after_s=settings.stalled_after_s,
+        overlay_cache_bytes=settings.overlay_cache_bytes,
         queues=tuple(queue or queues.ALL),
     )
     run.run(config)

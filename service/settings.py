@@ -62,11 +62,19 @@ class Settings(BaseSettings):
     upload_limit_bytes: int = Field(
         default=64 * GIB, gt=0, description="The largest blob that is taken."
     )
+    overlay_cache_bytes: int = Field(
+        default=10 * GIB,
+        ge=0,
+        description="Overlays beyond this expire, least recently used first; channels' stay.",
+    )
     anonymous_read: bool | None = Field(
         default=None, description="May callers without a token read? Unset: only on loopback."
     )
     anonymous_build: bool = Field(
         default=False, description="May callers without a token start builds?"
+    )
+    grace_s: int = Field(
+        default=25, gt=0, description="How long downloads may go on once the service is to end."
     )
     device: str = Field(default="auto", description="cuda:N, cpu or auto; what a worker uses.")
     queue_limit: int = Field(

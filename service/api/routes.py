@@ -18,6 +18,7 @@ from service.api.v1 import (
     similarity,
     sweeps,
     tokens,
+    upkeep,
     uploads,
     weights,
 )
@@ -75,5 +76,6 @@ for _noun in (
     channels,
     operations,
     tokens,
+    upkeep,
 ):
     router.include_router(_noun.router)

@@ -11,12 +11,13 @@ from service.cli import (
     patches,
     similarity,
     tokens,
+    upkeep,
     weights,
 )
 
 app = typer.Typer(no_args_is_help=True)
 
-for noun in (models, patches, weights, evaluations, similarity, catalogue):
+for noun in (models, patches, weights, evaluations, similarity, catalogue, upkeep):
     noun.add(app)
 app.add_typer(channels.app, name="channel")
 app.add_typer(operations.app, name="ops")

@@ -58,6 +58,7 @@ BY_STATUS: Final[Mapping[int, Exit]] = {
 
 BY_KIND: Final[Mapping[type[PatchbayError], Exit]] = {
     errors.DigestMismatch: Exit.NOT_VERIFIED,
+    errors.DamagedBlobs: Exit.NOT_VERIFIED,
     errors.DamagedBlob: Exit.NOT_VERIFIED,
     errors.NotVerified: Exit.NOT_VERIFIED,
     errors.FileNotAsRecorded: Exit.NOT_VERIFIED,

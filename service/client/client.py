@@ -21,6 +21,7 @@ from service.client.recipes import Builds, Recipes, Weights
 from service.client.similarity import Similarity
 from service.client.tokens import Tokens
 from service.client.transport import Transport
+from service.client.upkeep import Upkeep
 from service.client.uploads import Uploads
 from service.schemas.operations import Readiness
 
@@ -64,6 +65,7 @@ class Client:
         self.evaluations = Evaluations(transport)
         self.operations = Operations(transport)
         self.tokens = Tokens(transport)
+        self.upkeep = Upkeep(transport)
 
     def readiness(self) -> Readiness:
         """Which parts behind the service answer."""

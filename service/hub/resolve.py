@@ -15,7 +15,7 @@ from service.hub import building, refusals
 from service.hub.revisions import Asked, Pinned, Revision, pin
 from service.layout.splice import Plan, plan_plain
 from service.names import Digest
-from service.registry import models, plans, recipes
+from service.registry import blobs, models, plans, recipes
 from service.registry.plans import Part
 
 router = APIRouter()
@@ -57,6 +57,7 @@ def _found(session: Session, asked: Asked, path: str) -> _Found:
     except errors.ThingNotFound as error:
         return _Found(pinned, None, missing=str(error))
     if not file.is_weights or not resolved.parts:
+        blobs.require_sound(session, [Digest(file.digest)])
         return _Found(pinned, plan_plain(Digest(file.digest), file.size_bytes))
     try:
         plan = _plan(session, asked.parts, pinned, path)

@@ -111,8 +111,12 @@ def begin(
 def inputs(
     session: Session, recipe: Digest
 ) -> tuple[ModelVersion, list[tuple[PatchVersion, Decimal]]]:
-    """What the worker must read: the base, and the patches in canonical order."""
+    """What the worker must read: the base, and the patches in canonical order.
+
+    Raises `DamagedBlob`: from a damaged base another build would come.
+    """
     resolved = recipes.loaded(recipes.find(session, recipe))
+    blobs.require_sound(session, [Digest(file.digest) for file in resolved.base.weight_files])
     return resolved.base, [(part.version, part.scale) for part in resolved.parts]
 
 

@@ -70,11 +70,16 @@ def request(
 
 
 def inputs(session: Session, request: Mapping[str, Any]) -> Inputs:
-    """What the worker must read; raises `ThingDeleted` where a version is gone meanwhile."""
+    """What the worker must read.
+
+    Raises `ThingDeleted` where a version is gone meanwhile, and `DamagedBlob`.
+    """
     clean = models.resolve(session, model_reference(request["clean"]))
     robust = models.resolve(session, model_reference(request["robust"]))
     start, order = request["origin"], request.get("forward_order")
     origin = models.resolve(session, model_reference(start)) if start else None
+    for model in (clean, robust, *([origin] if origin else [])):
+        blobs.require_sound(session, [Digest(file.digest) for file in model.weight_files])
     return Inputs(
         patch=patch_name(request["patch"]),
         clean=clean,

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import rfc8785
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -320,6 +320,11 @@ def worker_gone(session: Session, name: str) -> None:
     worker = session.get(Worker, name)
     if worker is not None:
         session.delete(worker)
+
+
+def forget_workers(session: Session, *, silent_for: timedelta) -> None:
+    """Forget workers that were killed: no longer heard of, and never said goodbye."""
+    session.execute(delete(Worker).where(Worker.seen_at < func.now() - silent_for))
 
 
 def live_workers(session: Session, limits: Limits) -> Sequence[Worker]:

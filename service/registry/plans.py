@@ -20,7 +20,7 @@ from service.db.tables.builds import READY, Build, BuildFile
 from service.db.tables.models import ModelFile
 from service.layout.splice import Literal, Plan, plan_patched, plan_plain, plan_undo
 from service.names import Digest
-from service.registry import builds, models
+from service.registry import blobs, builds, models
 
 USED_EVERY: Final = timedelta(minutes=1)  # how exact `used_at` is: not a write per download
 KEPT_BYTES: Final = 16 * 2**20
@@ -131,7 +131,12 @@ def patched(session: Session, build: Build) -> Mapping[str, Plan]:
 def _as_of_now(session: Session, known: FilePlan, part: Part) -> FilePlan:
     """Check that the build is still ready, and name the file's sha256 if it is known by now."""
     row = session.execute(
-        select(Build.state, Build.used_at, BuildFile.file_digest)
+        select(
+            Build.state,
+            Build.used_at,
+            BuildFile.file_digest,
+            blobs.damaged(known.plan.digests).label("damaged"),
+        )
         .outerjoin(
             BuildFile,
             and_(BuildFile.recipe_digest == Build.recipe_digest, BuildFile.path == known.path),
@@ -140,6 +145,8 @@ def _as_of_now(session: Session, known: FilePlan, part: Part) -> FilePlan:
     ).one_or_none()
     if row is None or row.state != READY:
         raise errors.BuildNotReady(builds.hex_of(known.recipe))
+    if row.damaged is not None:
+        raise errors.DamagedBlob(row.damaged)
     if row.used_at < datetime.now(UTC) - USED_EVERY:
         _touch(session, known.recipe)
     if part is Part.WEIGHTS and row.file_digest and known.plan.sha256 is None:

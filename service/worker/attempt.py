@@ -19,7 +19,7 @@ from service.compute.jobs import MadeFile
 from service.db.tables.operations import Operation
 from service.registry import operations
 from service.worker.device import Crashed, DeviceProcess, Done, Failed, ProcessDied, Progress
-from service.worker.kinds.kind import Kind, Made
+from service.worker.kinds.kind import Hands, Kind, Made
 
 LOOK_EVERY_S: Final = 0.2
 REPORT_EVERY_S: Final = 0.5
@@ -70,7 +70,7 @@ class Attempt:
         *,
         sessions: sessionmaker[Session],
         store: BlobStore,
-        device: DeviceProcess,
+        device: DeviceProcess | None,
         operation: Operation,
         shutting_down: Callable[[], bool],
     ) -> None:
@@ -105,13 +105,14 @@ class Attempt:
         with self._sessions.begin() as session:
             job = kind.prepare(session, operations.find(session, self._id))
         if kind.carry is None:
-            made = self._compute(job, folder)
+            made = self._compute(job, folder, self._device)
         else:
-            made = kind.carry(job, self._store, self._told)
+            made = kind.carry(job, Hands(self._store, self._sessions, self._told))
         self._keep(made.files)
 
         def record(session: Session, operation: Operation) -> None:
             operations.succeed(session, operation, kind.record(session, operation, made))
+            self._check_kept(made.files)
 
         self._write(record)
 
@@ -121,15 +122,18 @@ class Attempt:
 
     # ── computing ────────────────────────────────────────────────────────────────────────────
 
-    def _compute(self, job: Any, folder: Path) -> Made:
-        self._device.give(job, folder)
+    def _compute(self, job: Any, folder: Path, device: DeviceProcess | None) -> Made:
+        if device is None:
+            reason = f"an operation of kind {self._kind!r} needs a device, and its queue has none"
+            raise errors.OperationFailed(reason)
+        device.give(job, folder)
         while True:
             try:
                 self._look_around()
             except BaseException:
-                self._device.kill()
+                device.kill()
                 raise
-            match self._device.next_event(LOOK_EVERY_S):
+            match device.next_event(LOOK_EVERY_S):
                 case Progress(fraction, message):
                     self._progress = Progress(COMPUTING * fraction, message)
                 case Done(made):
@@ -195,6 +199,15 @@ class Attempt:
                 time.sleep(AGAIN_AFTER_S)
             else:
                 return
+
+    def _check_kept(self, files: tuple[MadeFile, ...]) -> None:
+        """Look for what was stored, now that its rows hold it: a collection may have taken it.
+
+        Raises `StoreUnavailable`, after which the attempt is made again.
+        """
+        for file in files:
+            if self._store.stat(file.digest) is None:
+                raise errors.StoreUnavailable(f"blob {file.digest} was collected meanwhile")
 
     def _write(self, write: Callable[[Session, Operation], None]) -> None:
         """Make the write that ends the attempt, with the operation held.

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service import errors, observability, queue
 from service.db import engine as db
 from service.registry import operations
-from service.worker import fenced, scratch, tasks
+from service.worker import fenced, scratch, tasks, upkeep
 from service.worker.attempt import DATABASE_LOST
 from service.worker.device import CARRIER, DeviceProcess, StoreAddress
 from service.worker.kinds.kind import Kind
@@ -57,6 +57,8 @@ class WorkerConfig:
     stalled_after_s: float = 30.0
     rescue_every_s: float = 5.0
     retry_wait_s: float = 5.0
+    upkeep_every_s: float = 60.0
+    overlay_cache_bytes: int = 10 * 2**30
     scratch: Path | None = None
 
 
@@ -113,10 +115,11 @@ class _Worker:
         self._listen_for_signals()
         await asyncio.to_thread(self._give_sign)
         async with self._app() as app:
-            loops = [asyncio.create_task(self._serve(app, on)) for on in self._parts.devices]
+            loops = [asyncio.create_task(self._serve(app, on)) for on in self._config.queues]
             loops.append(asyncio.create_task(self._give_signs()))
             if queue.MAINTENANCE in self._config.queues:
                 loops.append(asyncio.create_task(self._rescue_now_and_then(app)))
+                loops.append(asyncio.create_task(self._tidy_now_and_then()))
             told = asyncio.create_task(self._stopping.wait())
             log.info("worker started", name=self._config.name, queues=self._config.queues)
             await asyncio.wait([told, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +139,7 @@ class _Worker:
             self._config.database_url,
             heartbeat_s=self._config.heartbeat_s,
             stalled_after_s=self._config.stalled_after_s,
-            connections=CONNECTIONS_PER_QUEUE * len(self._parts.devices) + 1,
+            connections=CONNECTIONS_PER_QUEUE * len(self._config.queues) + 1,
         )
         app.job_manager = fenced.FencedJobs(app.connector, self._stopping)
         tasks.register(app, self._parts)
@@ -190,6 +193,15 @@ class _Worker:
                 if not fenced.is_lost(error):
                     raise
                 log.warning("no rescue: the database does not answer")
+
+    async def _tidy_now_and_then(self) -> None:
+        parts, limit_bytes = self._parts, self._config.overlay_cache_bytes
+        while True:
+            await asyncio.sleep(self._config.upkeep_every_s)
+            try:
+                await asyncio.to_thread(upkeep.tidy, parts.sessions, parts.store, limit_bytes)
+            except (errors.Unavailable, *DATABASE_LOST) as error:
+                log.warning("not tidied up, later again", reason=str(error))
 
     def _give_sign(self) -> None:
         device = self._parts.devices.get(queue.GPU)

@@ -32,7 +32,10 @@ log = observability.logger(__name__)
 
 @dataclass(frozen=True)
 class Parts:
-    """What the task works with; `devices` by queue, `scratch` a folder of this worker's own."""
+    """What the task works with; `devices` by queue, `scratch` a folder of this worker's own.
+
+    Maintenance has no device: its jobs run in the worker itself.
+    """
 
     name: str
     sessions: sessionmaker[Session]
@@ -75,7 +78,7 @@ def register(app: App, parts: Parts) -> None:
 
     @app.task(name=TASK, pass_context=True, retry=UntilEnded())
     def task(context: JobContext, operation: str) -> None:
-        device = parts.devices[context.job.queue]
+        device = parts.devices.get(context.job.queue)
 
         def shutting_down() -> bool:
             return context.abort_reason() is AbortReason.SHUTDOWN
@@ -85,7 +88,7 @@ def register(app: App, parts: Parts) -> None:
 
 
 def carry_out(
-    parts: Parts, operation_id: str, device: DeviceProcess, shutting_down: Callable[[], bool]
+    parts: Parts, operation_id: str, device: DeviceProcess | None, shutting_down: Callable[[], bool]
 ) -> None:
     """Begin an attempt at an operation and see it through.
 

@@ -96,7 +96,10 @@ def _look(parts: Parts, digest: Digest) -> tuple[int | None, bool]:
 
 def _record(parts: Parts, digest: Digest, size_bytes: int) -> bool:
     with parts.sessions.begin() as session:
-        return blobs.record(session, digest, size_bytes)
+        new = blobs.record(session, digest, size_bytes)
+        if parts.store.stat(digest) is None:  # what was there before was collected just now
+            raise errors.StoreUnavailable(f"blob {digest} was collected meanwhile; send it again")
+        return new
 
 
 def _answer(status: int, digest: Digest, size_bytes: int) -> Response:

@@ -24,7 +24,7 @@ from service.http.paging import Pages
 from service.http.plain import PlainResponse
 from service.http.problems import answers
 from service.names import Digest, Name, Reference
-from service.registry import aliases, lines, models, retirement
+from service.registry import aliases, blobs, lines, models, retirement
 from service.schemas.models import (
     AliasMoveView,
     AliasView,
@@ -174,6 +174,7 @@ def file(
 ) -> Response:
     """Download a file of a version; `Range` and conditions as on any plain file."""
     found = models.file(_version(session, name, version), path)
+    blobs.require_sound(session, [Digest(found.digest)])
     return PlainResponse(request, parts, Digest(found.digest), found.size_bytes)
 
 

@@ -185,6 +185,7 @@ def file(
 ) -> Response:
     """Download the patch file."""
     found = patches.resolve(session, name, number)
+    blobs.require_sound(session, [Digest(found.digest)])
     return PlainResponse(request, parts, Digest(found.digest), found.size_bytes)
 
 

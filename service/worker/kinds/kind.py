@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from service.blobs.store import BlobStore
 from service.compute.jobs import MadeFile, MadeSignature, ModelInput, WeightInput
@@ -26,6 +26,15 @@ class Made(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Hands:
+    """What a job works with that runs in the worker itself."""
+
+    store: BlobStore
+    sessions: sessionmaker[Session]
+    told: Told
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of operation; each function runs in a transaction of its own.
 
@@ -33,12 +42,12 @@ class Kind:
     answers the operation's result.
 
     With `carry` the job needs no device: no child process is started for it, and no torch loaded.
-    It is handed the job and the store and runs in the worker itself, in no transaction.
+    It runs in the worker itself, in no transaction but those that it opens.
     """
 
     prepare: Callable[[Session, Operation], Any]
     record: Callable[[Session, Operation, Any], dict[str, Any]]
-    carry: Callable[[Any, BlobStore, Told], Made] | None = None
+    carry: Callable[[Any, Hands], Made] | None = None
 
 
 def model_input(version: ModelVersion) -> ModelInput:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from service.registry import (
+    audits,
     builds,
+    collection,
     comparisons,
     conversions,
     digests,
@@ -22,6 +24,7 @@ from service.worker.kinds.kind import Kind
 from service.worker.kinds.models import CONVERSION
 from service.worker.kinds.patches import VERIFICATION
 from service.worker.kinds.similarity import COMPARISON, IDENTIFICATION, INDEXING
+from service.worker.kinds.upkeep import AUDITING, COLLECTING
 from service.worker.kinds.uploads import INGESTION
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -35,4 +38,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     similarity.INDEX: INDEXING,
     comparisons.COMPARE: COMPARISON,
     identifications.IDENTIFY: IDENTIFICATION,
+    collection.COLLECT: COLLECTING,
+    audits.AUDIT: AUDITING,
 }

@@ -14,7 +14,7 @@ from service.blobs.store import BlobReader, BlobStore
 from service.compute.jobs import MadeFile
 from service.db.tables.operations import Operation
 from service.registry import uploads
-from service.worker.kinds.kind import Kind, Told
+from service.worker.kinds.kind import Hands, Kind, Told
 
 PATIENCE_S: Final = 60.0
 """How long a store that does not answer is waited for in the middle of a file."""
@@ -54,7 +54,7 @@ def ingest(job: Ingest, store: BlobStore, told: Told) -> Ingested:
             actual = _hashed(reader, staged.size_bytes, told)
         if actual == staged.digest:
             told(1.0, "putting it into its place")
-            staging.publish(staged)
+            staging.publish(staged, lambda _: told(1.0, "putting it into its place"))
     except errors.UploadEnded:
         # An attempt that ended before it could record this has put it into its place.
         actual = _published(store, staged, told)
@@ -105,4 +105,8 @@ def _record(session: Session, operation: Operation, made: Any) -> dict[str, Any]
     return uploads.record(session, operation.request)
 
 
-INGESTION: Final = Kind(_prepare, _record, ingest)
+def _carry(job: Any, hands: Hands) -> Ingested:
+    return ingest(cast("Ingest", job), hands.store, hands.told)
+
+
+INGESTION: Final = Kind(_prepare, _record, _carry)
