@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check unit test-browser test-images format clean
+.PHONY: demo test check unit test-browser test-clients test-images format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo $(ARGS)
@@ -19,10 +19,14 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not gpu and not browser and not images" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not gpu and not browser and not images and not clients" $(ARGS)
 
 test-browser: $(STAMP)
 	$(BIN)/pytest -m browser $(ARGS)
+
+test-clients: $(STAMP)
+	$(BIN)/python -m tests.clients.environments
+	$(BIN)/pytest -m clients $(ARGS)
 
 test-images: $(STAMP)
 	$(BIN)/pytest -m images $(ARGS)
