@@ -24,12 +24,10 @@ from service.db import migrate
 from service.embedded.home import Home
 from service.embedded.processes import Child, Children, ending_on_signals
 from service.http.protocol import Protocol
+from service.http.server import Server
 from service.registry import access
 from service.schemas.operations import Scope
 from service.settings import Settings
-
-GRACE_S: Final = 5
-"""How long transfers may go on once the service is to end."""
 
 _OWNER_LOCK: Final = 0x70626F77
 """Two services that start at once on one database make one owner token."""
@@ -118,18 +116,23 @@ def _serve(settings: Settings, listening: socket.socket, home: Home) -> None:
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     log.info("serving", url=url, home=str(home.path))
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         http=Protocol,
         loop="uvloop",  # with asyncio's loop and several processes TCP_NODELAY is lost: 44 ms a GET
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=settings.grace_s,
     )
+
+    def end_waits() -> None:
+        app.state.parts.listener.end()
+
     _write(home.url, url)
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config, end_waits).run(sockets=[listening])
     finally:
         home.url.unlink(missing_ok=True)
 

@@ -53,6 +53,7 @@ class Listener:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.ended = False
         self._waiting: dict[str, set[Subscription]] = {}
         self._listening = asyncio.Event()
 
@@ -69,6 +70,12 @@ class Listener:
             self._listening.clear()
             await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             failures += 1
+
+    def end(self) -> None:
+        """Let everybody who waits answer with what they have: the process is to end."""
+        self.ended = True
+        for topic in list(self._waiting):
+            self._wake(topic)
 
     async def listening(self) -> None:
         """Wait until changes are heard of."""
@@ -131,14 +138,17 @@ async def until(
     done: Callable[[State], bool],
     wait_s: float,
 ) -> State:
-    """Read a state until it is as wanted, at most for `wait_s`; answers the last one read."""
+    """Read a state until it is as wanted, at most for `wait_s`; answers the last one read.
+
+    No longer than the process is to live.
+    """
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait_s
     async with listener.subscribe(topic) as changes:
         while True:
             read_at = clock()
             state = await read(sessions, look)
-            if done(state) or not await changes.wait(deadline - clock()):
+            if done(state) or listener.ended or not await changes.wait(deadline - clock()):
                 return state
             await asyncio.sleep(min(read_at + READ_AGAIN_S, deadline) - clock())
 

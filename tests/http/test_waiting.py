@@ -152,3 +152,29 @@ def _end_listeners(url: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE application_name = 'patchbay listener' AND datname = current_database()"
         )
+
+
+def test_who_waits_is_let_go_when_the_process_is_to_end(
+    own_database_url: str, own_sessions: Sessions
+) -> None:
+    async def scene() -> None:
+        async with listening(own_database_url) as listener:
+
+            async def waits() -> str:
+                return await waiting.until(
+                    listener,
+                    own_sessions,
+                    TOPIC,
+                    lambda _: "unchanged",
+                    done=lambda _: False,
+                    wait_s=60,
+                )
+
+            before = asyncio.create_task(waits())
+            await asyncio.sleep(0.05)
+            assert listener._waiting
+            listener.end()
+
+            assert await before == await waits() == "unchanged"
+
+    run(scene())

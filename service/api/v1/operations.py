@@ -104,7 +104,7 @@ async def _events(parts: Parts, operation_id: str) -> AsyncIterator[str]:
     """Send the operation whenever it changed, at most five times a second, until it has ended."""
     sent = ""
     async with parts.listener.subscribe(events.of_operation(operation_id)) as changes:
-        while True:
+        while not parts.listener.ended:
             try:
                 now = await waiting.read(parts.sessions, lambda s: _look(s, operation_id))
             except DATABASE_DOWN:
