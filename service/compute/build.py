@@ -1,13 +1,9 @@
 """Carry out recipes: write one overlay a weight file, of the tensors that the patches touch."""
 
-import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +11,10 @@ import torch
 from torch import Tensor
 
 from service import errors
+from service.compute.crew import crew
 from service.compute.sources import PatchSource, decode, load
 from service.layout import fit
-from service.layout.header import Header, Read
+from service.layout.header import Header, Read, TensorEntry
 from service.layout.overlay import OverlayWriter, Sink, overlay_header
 from service.layout.patchfile import SignatureTensor
 from service.names import Digest, TensorAddress
@@ -30,6 +27,10 @@ Recipe = Sequence[tuple[PatchSource, Decimal]]
 """Patches in canonical order with their scales, none of them zero."""
 
 _NAMED: Final = 10
+_COPIES: Final = 5
+"""A tensor of f16 in work beside its result: as it was, and two of f32."""
+_BUDGET_BYTES: Final = 2**26
+"""What tensors in work may take together; one that takes more is worked on alone."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class _Step:
     source: PatchSource
     tensor: SignatureTensor
     scale: Decimal
+
+
+_Patched = memoryview | errors.ScaleOverflows | None
 
 
 def build_overlay(
@@ -95,20 +99,29 @@ def build_overlays(
     touched = [t for t in base[path].tensors if any(t.name in each for each in steps.values())]
     whole = sum(tensor.size_bytes for tensor in touched)
     done = 0
-    with ExitStack() as opened, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ExitStack() as opened:
         overlays = {
             out: _Overlay(
                 overlay_header(base[path], list(each)), opened.enter_context(out.open("wb")), each
             )
             for out, each in steps.items()
         }
-        for tensor in touched:
+
+        def work(tensor: TensorEntry) -> list[_Patched]:
             own = load(read_base, tensor, device)
             decoded = _Decoded(device, keep=len(overlays) > 1)
-            put = partial(_Overlay.put, name=tensor.name, own=own, decoded=decoded)
-            deque(pool.map(put, overlays.values()), maxlen=0)  # raises what one of them raised
+            return [each.patched(tensor.name, own, decoded) for each in overlays.values()]
+
+        def cost(tensor: TensorEntry) -> int:
+            return (_COPIES + len(overlays)) * tensor.size_bytes
+
+        threads = opened.enter_context(crew(device))
+        found = threads.map(work, touched, cost=cost, budget=_BUDGET_BYTES)
+        for tensor, answers in zip(touched, found, strict=True):
+            for overlay, answer in zip(overlays.values(), answers, strict=True):
+                overlay.take(tensor.name, answer)
             done += tensor.size_bytes
-            progress(done / whole)
+            progress(done / whole if whole else 1.0)
         if not touched:
             progress(1.0)
         return {out: overlay.finish() for out, overlay in overlays.items()}
@@ -122,18 +135,25 @@ class _Overlay:
         self._steps = steps
         self._failure: errors.ScaleOverflows | None = None
 
-    def put(self, *, name: str, own: Tensor, decoded: "_Decoded") -> None:
-        """Patch a tensor of the base and write it, if the recipe touches it."""
+    def patched(self, name: str, own: Tensor, decoded: "_Decoded") -> _Patched:
+        """A tensor of the base as the recipe makes it; None where the recipe leaves it alone."""
         steps = self._steps.get(name)
         if steps is None or self._failure is not None:
-            return
+            return None
         pairs = ((step.scale, decoded(step)) for step in steps)
         try:
-            patched = arithmetic.patched(own, steps[0].tensor.kind, pairs, tensor=name)
+            return raw.octets(arithmetic.patched(own, steps[0].tensor.kind, pairs, tensor=name))
         except errors.ScaleOverflows as error:
-            self._failure = error
+            return error
+
+    def take(self, name: str, patched: _Patched) -> None:
+        """Write the next tensor."""
+        if self._failure is not None or patched is None:
+            return
+        if isinstance(patched, errors.ScaleOverflows):
+            self._failure = patched
         else:
-            self._writer.write(name, raw.octets(patched))
+            self._writer.write(name, patched)
 
     def finish(self) -> BuildResult | errors.ScaleOverflows:
         """What became of it, once every tensor was put."""
@@ -142,22 +162,20 @@ class _Overlay:
 
 
 class _Decoded:
-    """Signatures as a build adds them; decoded once, where several recipes add the same."""
+    """Signatures of one tensor as a build adds them; each decoded once where several recipes do."""
 
     def __init__(self, device: torch.device, *, keep: bool) -> None:
         self._device = device
         self._kept: dict[tuple[int, TensorAddress], Tensor] | None = {} if keep else None
-        self._lock = threading.Lock()
 
     def __call__(self, step: _Step) -> Tensor:
         """The signature of one step; raises `NotAPatchFile`."""
         if self._kept is None:
             return decode(step.source, step.tensor, self._device)
         key = id(step.source), step.tensor.address
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = decode(step.source, step.tensor, self._device)
-            return self._kept[key]
+        if key not in self._kept:
+            self._kept[key] = decode(step.source, step.tensor, self._device)
+        return self._kept[key]
 
 
 def _steps(base: Mapping[str, Header], path: str, patches: Recipe) -> dict[str, list[_Step]]:
