@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from math import isfinite, prod, sqrt
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 import torch
@@ -44,17 +43,12 @@ def kernels(patch: PatchFile) -> dict[Slot, SignatureTensor]:
         and tensor.weight_norm
         and tensor.numel
     ]
-    named = Counter(str(_in_folder(tensor)) for tensor in found)
-    places = {
-        str(tensor.address if named[str(_in_folder(tensor))] > 1 else _in_folder(tensor)): tensor
-        for tensor in found
+    addresses = [TensorAddress(each.path.rpartition("/")[0], each.name) for each in found]
+    named = Counter(addresses)
+    return {
+        (str(tensor.address if named[address] > 1 else address), tensor.shape): tensor
+        for address, tensor in zip(addresses, found, strict=True)
     }
-    return {(place, tensor.shape): tensor for place, tensor in places.items()}
-
-
-def _in_folder(tensor: SignatureTensor) -> TensorAddress:
-    folder = str(PurePosixPath(tensor.path).parent)
-    return TensorAddress("" if folder == "." else folder, tensor.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def test_an_unknown_file_or_pair_is_identified(patchbay: Command, rain: Path) ->
     by_pair = patchbay("identify", "vision/net", "vision/net-rain").json
 
     assert (by_file["label"], by_pair["label"]) == ("likeness-rain", "likeness-rain")
-    assert by_file["patches"][0]["cosine"] == pytest.approx(1, abs=1e-5)
+    assert by_file["patches"][0]["cosine"] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("words", [["nowhere.safetensors"], ["a/b", "c/d", "e/f"]])
