@@ -13,7 +13,7 @@ from service.layout.deflate import BadStream
 from service.layout.disk import RangeReader
 from service.layout.header import Header, Read, TensorEntry
 from service.layout.patchfile import PatchFile, SignatureTensor
-from service.names import ByteRange
+from service.names import ByteRange, TensorAddress
 from service.tensors import codec, raw
 
 _READ_BYTES: Final = 16 * 2**20
@@ -48,10 +48,15 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class PatchSource:
-    """A patch file that can be decoded."""
+    """A patch file that can be decoded.
+
+    `checked` holds the tensors that were decoded and held to their digests before, from the very
+    bytes that `read` gives; None where nobody keeps count.
+    """
 
     patch: PatchFile
     read: Read
+    checked: set[TensorAddress] | None = None
 
 
 def load(read: Read, entry: TensorEntry, device: torch.device) -> Tensor:
@@ -61,11 +66,17 @@ def load(read: Read, entry: TensorEntry, device: torch.device) -> Tensor:
 
 
 def decode(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> Tensor:
-    """Decode one tensor of a signature and check it against its pinned digest.
+    """Decode one tensor of a signature and check it against its pinned digest, once.
 
     Raises `NotAPatchFile`, naming the tensor.
     """
-    return decode_with_digest(source, tensor, device)[0]
+    if source.checked is None:
+        return decode_with_digest(source, tensor, device)[0]
+    if tensor.address in source.checked:
+        return _decoded(source, tensor, device)
+    decoded, _ = decode_with_digest(source, tensor, device)
+    source.checked.add(tensor.address)
+    return decoded
 
 
 def decode_with_digest(
@@ -75,17 +86,21 @@ def decode_with_digest(
 
     Raises `NotAPatchFile`, naming the tensor.
     """
-    codes = _octets(source.read, tensor.codes)
-    halves = _octets(source.read, tensor.halves).view(torch.float16).to(device)
-    coded = codec.Coded(tensor.exponent, codes, halves, tensor.deflated)
-    try:
-        decoded = codec.decode(coded, tensor.codec, tensor.shape)
-    except BadStream as error:
-        raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} {error}") from error
+    decoded = _decoded(source, tensor, device)
     digest = digest_of(decoded)
     if not digest.startswith(tensor.digest):
         raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} does not hash to its digest")
     return decoded, digest
+
+
+def _decoded(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> Tensor:
+    codes = _octets(source.read, tensor.codes)
+    halves = _octets(source.read, tensor.halves).view(torch.float16).to(device)
+    coded = codec.Coded(tensor.exponent, codes, halves, tensor.deflated)
+    try:
+        return codec.decode(coded, tensor.codec, tensor.shape)
+    except BadStream as error:
+        raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} {error}") from error
 
 
 def digest_of(decoded: Tensor) -> str:
