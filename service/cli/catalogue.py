@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from service import errors, names
+from service.cli import pulling
 from service.cli.output import Cell, size_text
 from service.cli.session import Run, command
 from service.cli.similarity import Balance, composition_lines
@@ -17,6 +18,7 @@ from service.client.problem import ServiceProblem
 from service.schemas.models import ModelVersionView
 from service.schemas.patches import PatchVersionView
 from service.schemas.recipes import BuildView, ChannelView, RecipeView
+from service.schemas.wire import View
 
 _NOT_FOUND: Final = 404
 _LINE: Final[dict[str, Callable[[Any], Cell]]] = {
@@ -25,6 +27,12 @@ _LINE: Final[dict[str, Callable[[Any], Cell]]] = {
     "license": lambda line: line.license,
     "labels": lambda line: " ".join(line.labels),
     "updated": lambda line: f"{line.updated_at:%Y-%m-%d %H:%M}",
+}
+
+
+_FITTING: Final[dict[str, Callable[[Any], Cell]]] = {
+    "reference": lambda row: row.reference,
+    "fit": lambda row: row.fit,
 }
 
 
@@ -78,6 +86,17 @@ def add(app: typer.Typer) -> None:
             case Kind.BUILDS:
                 run.out.table(islice(client.builds.listed(), limit), _build_columns())
 
+    @command(app, "fits")
+    def fits(
+        run: Run,
+        reference: Annotated[
+            str, typer.Argument(help="A model, patch, or version of one: namespace/name@3.")
+        ],
+        limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
+    ) -> None:
+        """List the patches that fit a model version, or the models that a patch version fits."""
+        run.out.table(islice(_fitting(run, reference), limit), _FITTING)
+
     @command(app, "show")
     def show(
         run: Run,
@@ -103,6 +122,17 @@ def add(app: typer.Typer) -> None:
                 run.out.result(*look())
                 return
         raise errors.ThingNotFound("model, patch or channel", reference)
+
+
+def _fitting(run: Run, reference: str) -> Iterator[View]:
+    name, _, revision = reference.partition("@")
+    with _going_on_where_unknown():
+        yield from run.client.models.patches(name, revision or "main")
+        return
+    with _going_on_where_unknown():
+        yield from run.client.patches.bases(name, revision or pulling.newest(run, name))
+        return
+    raise errors.ThingNotFound("model or patch", reference)
 
 
 @contextmanager

@@ -390,6 +390,18 @@ def test_what_cannot_be_done_ends_with_the_code_that_says_why(
     assert "Traceback" not in ended.err
 
 
+def test_what_fits_is_listed_from_either_side(patchbay: Command) -> None:
+    bases = patchbay("fits", "vision/fog").json
+    patches = patchbay("fits", "vision/sharded").json
+
+    assert {(row["reference"], row["fit"]) for row in bases} >= {
+        ("vision/net@1", "same_base"),
+        ("vision/sharded@1", "same_architecture"),
+    }
+    assert [row["reference"] for row in patches] == ["vision/fog@1"]
+    assert patchbay("fits", "no/such").code == Exit.NOT_FOUND
+
+
 # ── pulling little ───────────────────────────────────────────────────────────────────────────
 
 
