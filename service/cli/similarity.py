@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from service import names
+from service import errors, names
 from service.cli.output import Cell
 from service.cli.session import Run, command
 from service.client.similarity import Similarity
@@ -97,8 +97,9 @@ def _version(run: Run, text: str) -> tuple[str, int]:
     name = str(reference.name)
     if number is None:
         living = (each for each in run.client.patches.versions(name) if not each.withdrawn_at)
-        newest = next(living, None)
-        number = newest.number if newest else 1
+        number = next((each.number for each in living), None)
+    if number is None:
+        raise errors.ThingNotFound("version of patch", name)
     return name, number
 
 

@@ -59,7 +59,8 @@ class Recipes:
         body = ResolveRecipe(
             recipe=recipe, require=require, balance=balance, interference=interference
         )
-        return patiently(self.transport, "POST", "/v1/recipes", RecipeView, body=body, watch=watch)
+        found = patiently(self.transport, "POST", "/v1/recipes", body=body, watch=watch)
+        return read(found, RecipeView)
 
 
 @dataclass(frozen=True, slots=True)

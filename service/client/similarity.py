@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpx2
 from pydantic import BaseModel
 
 from service.client import paths
 from service.client.blobs import Blobs
 from service.client.models import FileProgress, quiet
 from service.client.operations import Operations, Watch, unwatched
-from service.client.transport import Answer, Transport, read
+from service.client.transport import Transport, read
 from service.schemas.operations import OperationView
 from service.schemas.similarity import (
     CompareSet,
@@ -28,12 +29,11 @@ def patiently(
     transport: Transport,
     method: str,
     path: str,
-    form: type[Answer],
     *,
     body: BaseModel | None = None,
     watch: Watch = unwatched,
     **rest: Any,
-) -> Answer:
+) -> httpx2.Response:
     """Send a request, and again each time an operation that it had to wait for has ended.
 
     Raises `ServiceProblem` and `OperationProblem`.
@@ -41,7 +41,7 @@ def patiently(
     while True:
         response = transport.send(method, path, body=body, **rest)
         if response.status_code != _ACCEPTED:
-            return read(response, form)
+            return response
         Operations(transport).wait(read(response, OperationView).id, watch=watch)
 
 
@@ -66,16 +66,14 @@ class Similarity:
         """
         path = paths.within(paths.patch(name), "versions", number, "similar")
         asked = {"label": label, "sign": sign}
-        given = {key: value for key, value in asked.items() if value is not None}
-        patiently(self.transport, "GET", path, _Anything, params=given, watch=watch)
+        patiently(self.transport, "GET", path, watch=watch)  # once it is measured, it stays so
         return self.transport.pages(path, NeighbourView, asked)
 
     def matrix(self, patches: Sequence[str], *, watch: Watch = unwatched) -> SetView:
         """Compare patches each with each, exactly."""
         body = CompareSet(patches=list(patches))
-        return patiently(
-            self.transport, "POST", "/v1/patches/similarity", SetView, body=body, watch=watch
-        )
+        found = patiently(self.transport, "POST", "/v1/patches/similarity", body=body, watch=watch)
+        return read(found, SetView)
 
     def identify(self, unknown: Identify, *, watch: Watch = unwatched) -> IdentificationView:
         """Say which corruption an uploaded patch file, or a pair of models, is about."""
@@ -90,7 +88,3 @@ class Similarity:
         hashing, sending = progress("hash", file.name), progress("send", file.name)
         sent = Blobs(self.transport).upload(file, hashing=hashing, sending=sending)
         return self.identify(Identify(blob=sent.digest), watch=watch)
-
-
-class _Anything(BaseModel):
-    """An answer that is read elsewhere."""
