@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import combinations
-from typing import Final
+from typing import Final, get_args
 
 from benchmarks.paper.corruptions import CORRUPTIONS
 from benchmarks.paper.trainings import CLEAN, ORIGIN, UPDATED, Training
@@ -16,7 +16,7 @@ from service.schemas.patches import Quality
 from service.tensors.selection import DEFAULT, All, ByEnergy, First, Named, Selection
 
 STANDARD: Final[Quality] = "standard"
-QUALITIES: Final[tuple[Quality, ...]] = ("exact", "high", "standard")
+QUALITIES: Final[tuple[Quality, ...]] = get_args(Quality)
 MINMAX_BITS: Final = (4, 3, 2)
 ENERGIES: Final = (0.5, 0.7, 0.85, 0.95)
 SCALES: Final = ("0.25", "0.5", "0.75", "1", "1.25", "1.5")
@@ -32,6 +32,7 @@ DEEP: Final[Mapping[str, Selection]] = {
 }
 """As many kernels from the other end, with more than nine tenths of the parameters."""
 BALANCED: Final = "balanced"
+"""The service is asked for the scales."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +155,20 @@ def quality(net: str, seed: int, _seeds: int) -> Iterator[Case]:
 def composition(net: str, seed: int, _seeds: int) -> Iterator[Case]:
     """Several patches at once, at scales that are found without data."""
     signatures = [Signature(_clean(net, seed), corruption) for corruption in CORRUPTIONS]
-    yield from (_also_clean(_single(signature)) for signature in signatures)
     for count in (2, 3, 4):
         for chosen in combinations(signatures, count):
-            seen = (*(signature.corruption for signature in chosen), CLEAN)
+            seen = tuple(signature.corruption for signature in chosen)
             for method, at in METHODS.items():
                 parts = tuple((signature, at(count)) for signature in chosen)
-                yield Case(_clean(net, seed), parts, seen, method)
+                case = Case(_clean(net, seed), parts, seen, method)
+                yield _also_clean(case) if method in {"sum", BALANCED} else case
 
 
 METHODS: Final[Mapping[str, Callable[[int], Decimal]]] = {
     "sum": lambda _: Decimal(1),
     "mean": lambda count: _places(1 / Decimal(count)),
     "1/sqrt n": lambda count: _places(1 / Decimal(count).sqrt()),
-    # BALANCED: lambda _: Decimal(1),  # what is wished for; the service answers with what to use
+    BALANCED: lambda _: Decimal(1),  # what is wished for; the service answers with what to use
 }
 
 
@@ -197,12 +198,12 @@ Experiment = Callable[[str, int, int], Iterator[Case]]
 """From net, seed and number of seeds to cases."""
 
 EXPERIMENTS: Final[Mapping[str, Experiment]] = {
-    "quality": quality,
     "recovery": recovery,
-    "shallow": shallow,
+    "quality": quality,
     "transfer": transfer,
-    "composition": composition,
     "update": update,
+    "composition": composition,
+    "shallow": shallow,
     "scale": scale,
 }
 """In the order in which they are measured."""

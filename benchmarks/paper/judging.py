@@ -29,6 +29,8 @@ Rights = NDArray[np.bool_]
 JUDGED: Final = 2_000
 """At most so many images of `Parts.judging`; nothing was ever chosen by them."""
 CHANCE_SEED: Final = 10_000
+BATCH: Final = 200
+"""What stays in a processor's cache: all images at once took 1.8 times as long."""
 
 
 @dataclass
@@ -130,5 +132,7 @@ class Judge:
         net = net.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         labels = self._judged(data).labels
         with torch.inference_mode():
-            rights: Rights = (net(self._pixels(data, seen)).argmax(dim=1) == labels).numpy()
+            batches = torch.split(self._pixels(data, seen), BATCH)
+            read = torch.cat([net(batch).argmax(dim=1) for batch in batches])
+        rights: Rights = (read == labels).numpy()
         return rights

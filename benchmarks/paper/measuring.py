@@ -21,12 +21,17 @@ from benchmarks.paper.nets import NETS, StateDict
 from benchmarks.paper.packing import packed_by_minmax
 from benchmarks.paper.served import Registry
 from benchmarks.paper.trainings import Nets, Plan, Training
+from service.client.problem import ServiceProblem
+from service.errors import CannotBalance
 from service.schemas.patches import PatchVersionView
 from service.schemas.recipes import RecipeView
 from service.tensors.selection import All, ByEnergy, First, Named, Selection
 
 BUILT_AHEAD: Final = 12
 """So many recipes are asked for at once: they are built while the first are judged."""
+
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,9 @@ class Row:
 
 
 def units(plan: Plan) -> Iterator[Unit]:
-    """Every unit: one seed of everything before the next seed."""
-    for seed in range(plan.seeds):
-        for experiment in EXPERIMENTS:
+    """Every unit: an experiment with all its seeds before the next experiment."""
+    for experiment in EXPERIMENTS:
+        for seed in range(plan.seeds):
             for net in NETS:
                 yield Unit(experiment, net, seed)
 
@@ -105,9 +110,7 @@ def rows(nets: Nets) -> list[Row]:
     return [Row(**row) for file in files if file.is_file() for row in json.loads(file.read_text())]
 
 
-def measure_all(
-    registry: Registry, judge: Judge, again: Collection[str], tell: Callable[[str], None]
-) -> None:
+def measure_all(registry: Registry, judge: Judge, again: Collection[str], tell: Tell) -> None:
     """Measure every unit whose nets are trained; those of experiments in `again` once more."""
     nets = registry.nets
     for unit in units(nets.plan):
@@ -120,7 +123,7 @@ def measure_all(
             tell(f"{unit.name}: waits for {len(untrained)} nets, such as {min(untrained)}")
             continue
         tell(f"{unit.name}: {len(cases)} cases")
-        measured = Bench(registry, judge, unit).measure(cases)
+        measured = Bench(registry, judge, unit, tell).measure(cases)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
         part.write_text(json.dumps([asdict(row) for row in measured], indent=1), encoding="ascii")
@@ -134,11 +137,12 @@ class Bench:
     registry: Registry
     judge: Judge
     unit: Unit
+    tell: Tell
 
     def measure(self, cases: Sequence[Case]) -> list[Row]:
         """The rows of the cases, in their order."""
         self.registry.extract(signature for case in cases for signature, _ in case.parts)
-        pairs = [(case, self.registry.resolve(case)) for case in cases]
+        pairs = [(case, recipe) for case in cases if (recipe := self._resolved(case))]
         measured = []
         for start in range(0, len(pairs), BUILT_AHEAD):
             some = pairs[start : start + BUILT_AHEAD]
@@ -147,6 +151,16 @@ class Bench:
                     self.registry.request(recipe)
             measured += [self._row(case, recipe) for case, recipe in some]
         return measured
+
+    def _resolved(self, case: Case) -> RecipeView | None:
+        """The recipe; None where the service says that these patches cannot be balanced."""
+        try:
+            return self.registry.resolve(case)
+        except ServiceProblem as problem:
+            if problem.slug != CannotBalance.slug:
+                raise
+            self.tell(f"{self.unit.name}: {problem.detail}")
+            return None
 
     def _row(self, case: Case, recipe: RecipeView) -> Row:
         patches = [self.registry.patch(signature) for signature, _ in case.parts]

@@ -7,7 +7,7 @@ from typing import Final
 
 from safetensors.torch import load_file
 
-from benchmarks.paper.experiments import Case, Signature
+from benchmarks.paper.experiments import BALANCED, Case, Signature
 from benchmarks.paper.nets import StateDict
 from benchmarks.paper.trainings import Nets, Training
 from service.client.client import Client
@@ -18,7 +18,7 @@ from service.schemas.wire import EditLine
 from service.tensors.selection import layers_json
 
 NAMESPACE: Final = "paper"
-ABOUT: Final = EditLine(license="Apache-2.0", labels=["paper"])
+LICENSE: Final = "Apache-2.0"
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Registry:
         """The model version of a trained net."""
         if training not in self._versions:
             name = f"{NAMESPACE}/{training.name}"
-            self.client.models.ensure(name, ABOUT)
+            self.client.models.ensure(name, EditLine(license=LICENSE))
             version = self.client.models.publish(
                 name, {"model.safetensors": self.nets.file(training)}
             )
@@ -49,7 +49,8 @@ class Registry:
         for signature in dict.fromkeys(signatures):
             if signature not in self._patches:
                 name = f"{NAMESPACE}/{signature.line}"
-                self.client.patches.ensure(name, ABOUT)
+                about = EditLine(license=LICENSE, labels=[signature.corruption])
+                self.client.patches.ensure(name, about)
                 asked[signature] = name, self.client.patches.extract(name, self._wanted(signature))
         for signature, (name, operation) in asked.items():
             result = self.client.operations.wait(operation.id).result
@@ -61,7 +62,10 @@ class Registry:
         return self._patches[signature]
 
     def resolve(self, case: Case) -> RecipeView:
-        """The recipe of a case, named by its digest; its patches must be extracted."""
+        """The recipe of a case, named by its digest; its patches must be extracted.
+
+        Raises `ServiceProblem` where the patches cannot be balanced.
+        """
         body = RecipeBody(
             base=self.publish(case.base).reference,
             patches=[
@@ -69,6 +73,8 @@ class Registry:
                 for signature, scale in case.parts
             ],
         )
+        if case.method == BALANCED:
+            return self.client.recipes.compose(body, balance=True)
         return self.client.recipes.resolve(body)
 
     def pull(self, recipe: RecipeView) -> tuple[str, StateDict]:
