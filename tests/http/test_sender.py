@@ -24,11 +24,12 @@ from service.blobs.folder import FolderStore
 from service.blobs.s3 import S3Store
 from service.blobs.store import MIB, BlobStore
 from service.http import problems
-from service.http.protocol import Protocol
+from service.http.body import _is_cached
+from service.http.protocol import TURN_BYTES, Protocol
 from service.http.sender import PlanResponse
 from service.layout.header import compose
 from service.layout.overlay import overlay_header
-from service.layout.splice import Plan, plan_patched, plan_plain, plan_undo
+from service.layout.splice import BlobRange, Plan, plan_patched, plan_plain, plan_undo
 from service.names import Digest, digest_of
 from tests.seaweed import Seaweed
 
@@ -269,6 +270,72 @@ def test_a_connection_serves_one_file_after_another(server: Server) -> None:
         for name in ("patched", "empty", "undo", "patched"):
             assert client.get(f"/{name}").content == server.whole[name]
             assert client.head(f"/{name}").status_code == 200
+
+
+# ── with and without a copy ──────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def sendfile(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each call of `os.sendfile` has sent."""
+    sent: list[int] = []
+    real = os.sendfile
+
+    def counted(peer: int, file: int, start: int, count: int) -> int:
+        sent.append(real(peer, file, start, count))
+        return sent[-1]
+
+    monkeypatch.setattr(os, "sendfile", counted)
+    return sent
+
+
+def test_what_the_page_cache_holds_goes_out_without_a_copy(
+    server: Server, sendfile: list[int]
+) -> None:
+    answer = server.get("/big")
+
+    assert answer.content == server.whole["big"]
+    assert sum(sendfile) == len(server.whole["big"])
+    assert max(sendfile) <= TURN_BYTES
+
+
+def test_what_the_page_cache_lacks_is_read_apart_from_the_loop(
+    server: Server, sendfile: list[int]
+) -> None:
+    path = server.store.local_path(server.plans["big"].digests[0])
+    assert path is not None
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if _is_cached(file.fileno(), BlobRange(server.plans["big"].digests[0], 0, MIB)):
+            pytest.skip("this file system keeps its pages")
+
+    answer = server.get("/big", range="bytes=0-2097151")
+
+    assert answer.content == server.whole["big"][: 2 * MIB]
+    assert sum(sendfile) <= MIB
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_other_servers_send_the_same_bytes(
+    doomed: Callable[[str | type[Protocol]], Server], sendfile: list[int], http: str
+) -> None:
+    server = doomed(http)
+
+    assert server.get("/big").content == server.whole["big"]
+    assert sendfile == []
+
+
+def test_requests_sent_at_once_are_answered_in_order(server: Server) -> None:
+    client = server.connect("/big")
+    with client:
+        client.sendall(b"GET /undo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        first, second = server.whole["big"], server.whole["undo"]
+        head, _, rest = read_all(client).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 200")
+    assert rest.startswith(first)
+    assert rest.endswith(second)
+    assert rest[len(first) :].startswith(b"HTTP/1.1 200")
 
 
 # ── conditions ───────────────────────────────────────────────────────────────────────────────
