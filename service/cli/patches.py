@@ -9,6 +9,7 @@ from service import names
 from service.cli.models import Card, Labels, License, about
 from service.cli.output import size_text
 from service.cli.session import Run, command
+from service.client.choices import choice_text
 from service.schemas.operations import OperationView
 from service.schemas.patches import (
     Energy,
@@ -17,6 +18,7 @@ from service.schemas.patches import (
     PatchVersionView,
     Quality,
     RequestExtraction,
+    RequestExtractions,
 )
 from service.schemas.wire import EditLine
 
@@ -47,9 +49,12 @@ def add(app: typer.Typer) -> None:
     def extract(
         run: Run,
         clean: Annotated[str, typer.Argument(help="The clean model, namespace/name@REVISION.")],
-        robust: Annotated[str, typer.Argument(help="The robust model.")],
+        robust: Annotated[list[str], typer.Argument(help="The robust model, or several.")],
         *,
-        patch: Annotated[str, typer.Option(help="The patch to make, namespace/name.")],
+        patch: Annotated[
+            list[str],
+            typer.Option(help="The patch to make, namespace/name; one for each robust model."),
+        ],
         origin: Annotated[str | None, typer.Option(help="Their common starting weights.")] = None,
         quality: Annotated[
             str, typer.Option(help="exact, high, standard, small or tiny.")
@@ -73,18 +78,29 @@ def add(app: typer.Typer) -> None:
             bool, typer.Option(help="Say what would be kept; publish nothing.")
         ] = False,
     ) -> None:
-        """Have a worker extract a patch from a clean and a robust model."""
+        """Have a worker extract a patch from a clean and a robust model.
+
+        Several robust models are compared with the clean one in one pass: give --patch for each.
+        """
         order = forward_order and forward_order.read_text("utf-8").split()
         wanted = _request(
-            {"clean": clean, "robust": robust, "origin": origin, "quality": quality},
+            {"clean": clean, "origin": origin, "quality": quality},
             layers_of(energy, first, globs, everything=everything),
             {"projection": projection, "dry_run": dry_run, "forward_order": order},
         )
-        run.client.patches.ensure(patch, EditLine())
-        asked = run.client.patches.extract(patch, wanted)
-        with run.out.operation_bar(f"extract {patch}") as watch:
+        pairs = dict(zip(patch, robust, strict=False))
+        if not len(pairs) == len(patch) == len(robust):
+            raise typer.BadParameter("give one --patch for each robust model, no patch twice")
+        for name in patch:
+            run.client.patches.ensure(name, EditLine())
+        if len(pairs) == 1:
+            request = RequestExtraction(**wanted, robust=robust[0])
+            asked = run.client.patches.extract(patch[0], request)
+        else:
+            asked = run.client.patches.extract_many(RequestExtractions(**wanted, robust=pairs))
+        with run.out.operation_bar(f"extract {', '.join(patch)}") as watch:
             ended = run.client.operations.wait(asked.id, watch=watch)
-        _report(run, patch, ended)
+        _report(run, patch[0], ended)
 
     @command(app, "publish")
     def publish(
@@ -114,26 +130,35 @@ def add(app: typer.Typer) -> None:
         _report(run, patch, ended)
 
 
-def _request(*parts: dict[str, Any]) -> RequestExtraction:
+def _request(*parts: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for part in parts for name, value in part.items()}
     if given["quality"] not in Quality.__args__:  # type: ignore[attr-defined]
         raise typer.BadParameter(f"--quality is one of {', '.join(Quality.__args__)}")  # type: ignore[attr-defined]
     if given["projection"] not in {"auto", "none"}:
         raise typer.BadParameter("--projection is auto or none")
-    return RequestExtraction(**given)
+    return given
 
 
 def _report(run: Run, patch: str, ended: OperationView) -> None:
     made = ended.result or {}
-    warnings = [f"warning: {said}" for said in made.get("summary", {}).get("warnings", [])]
-    if "version" not in made:
-        summary = made.get("summary", {})
-        lines = [f"{name}: {value}" for name, value in summary.items() if name != "warnings"]
-        run.out.result(ended, [f"{patch}: nothing published (dry run)", *lines, *warnings])
-        return
-    version = run.client.patches.version(patch, made["version"])
-    size = size_text(version.size_bytes)
-    run.out.result(version, [f"{version.reference}  {size}", *warnings])
+    if "extractions" in made:
+        several = [line for each in made["extractions"] for line in _lines(each["patch"], each)]
+        run.out.result(ended, several)
+    elif "version" in made:
+        run.out.result(run.client.patches.version(patch, made["version"]), _lines(patch, made))
+    else:
+        run.out.result(ended, _lines(patch, made))
+
+
+def _lines(patch: str, made: dict[str, Any]) -> list[str]:
+    """What came of one patch, for people."""
+    summary = dict(made.get("summary", {}))
+    warnings = [f"warning: {said}" for said in summary.pop("warnings", [])]
+    if "version" in made:
+        return [f"{patch}@{made['version']}  {size_text(made['size_bytes'])}", *warnings]
+    choices = [f"  {choice_text(choice)}" for choice in summary.pop("choices", [])]
+    said = [f"{name}: {value}" for name, value in summary.items()]
+    return [f"{patch}: nothing published (dry run)", *said, "would keep", *choices, *warnings]
 
 
 def patch_in(text: str, namespace: str) -> str:

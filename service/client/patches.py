@@ -19,6 +19,7 @@ from service.schemas.patches import (
     PatchView,
     PublishPatchVersion,
     RequestExtraction,
+    RequestExtractions,
 )
 from service.schemas.wire import DescribeLine, EditLine, Withdraw
 
@@ -87,6 +88,16 @@ class Patches:
         return self.transport.ask(
             "POST",
             f"{paths.patch(name)}/extractions",
+            OperationView,
+            body=wanted,
+            headers={"Idempotency-Key": key or str(uuid.uuid4())},
+        )
+
+    def extract_many(self, wanted: RequestExtractions, *, key: str | None = None) -> OperationView:
+        """Ask for patches of several robust models that share their clean one, in one operation."""
+        return self.transport.ask(
+            "POST",
+            "/v1/extractions",
             OperationView,
             body=wanted,
             headers={"Idempotency-Key": key or str(uuid.uuid4())},

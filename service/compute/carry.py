@@ -11,6 +11,7 @@ import torch
 from service import errors
 from service.compute import catalogue, extract
 from service.compute.digest import digest_files
+from service.compute.extract import ExtractResult, Outputs
 from service.compute.ingest.convert import convert
 from service.compute.jobs import (
     BuildJob,
@@ -22,6 +23,8 @@ from service.compute.jobs import (
     DigestMade,
     ExtractJob,
     ExtractMade,
+    ExtractManyJob,
+    ExtractManyMade,
     IdentifyJob,
     IdentifyMade,
     IndexJob,
@@ -36,7 +39,7 @@ from service.compute.jobs import (
 )
 from service.compute.measure import ExtractOptions
 from service.compute.opening import OpenRead, Told, open_model
-from service.compute.pairing import Trio
+from service.compute.pairing import Family
 from service.compute.sources import PatchSource
 from service.compute.sweep import sweep
 from service.compute.verify import verify_patch
@@ -90,6 +93,8 @@ def carry_out(  # noqa: PLR0911 - a table of the kinds of jobs
             return convert(job, open_read, scratch, progress)
         case ExtractJob():
             return _extract(job, open_read, scratch, device, progress)
+        case ExtractManyJob():
+            return _extract_many(job, open_read, scratch, device, progress)
         case SweepJob():
             return sweep(job, open_read, scratch, device, progress)
         case BuildJob():
@@ -107,9 +112,17 @@ def carry_out(  # noqa: PLR0911 - a table of the kinds of jobs
 def _extract(
     job: ExtractJob, open_read: OpenRead, scratch: Path, device: torch.device, progress: Told
 ) -> ExtractMade:
-    trio = Trio(
+    many = ExtractManyJob(job, ())
+    return _extract_many(many, open_read, scratch, device, progress).extractions[0]
+
+
+def _extract_many(
+    many: ExtractManyJob, open_read: OpenRead, scratch: Path, device: torch.device, progress: Told
+) -> ExtractManyMade:
+    job, robust = many.first, (many.first.robust, *many.further)
+    family = Family(
         open_model(job.clean, open_read),
-        open_model(job.robust, open_read),
+        tuple(open_model(model, open_read) for model in robust),
         open_model(job.origin, open_read) if job.origin else None,
     )
     options = ExtractOptions(
@@ -119,21 +132,25 @@ def _extract(
         forward_order=job.forward_order,
         recorded_order=job.recorded_order,
     )
-    path, profile_path = scratch / "patch", scratch / "profile"
+    outs = [
+        Outputs(None if job.dry_run else scratch / f"patch-{number}", scratch / f"profile-{number}")
+        for number in range(len(robust))
+    ]
+    doing = "comparing the models" if job.dry_run else "extracting the signature"
+    results = extract.extract_all(
+        family, options, outs, device=device, progress=lambda done: progress(done, doing)
+    )
+    made = [_made(out, result) for out, result in zip(outs, results, strict=True)]
+    return ExtractManyMade(tuple(made))
 
-    def told(done: float) -> None:
-        progress(done, "comparing the models" if job.dry_run else "extracting the signature")
 
-    if job.dry_run:
-        made = extract.dry_run(trio, options, profile_path, device=device, progress=told)
-    else:
-        made = extract.extract(trio, options, path, profile_path, device=device, progress=told)
-    profile = MadeFile(profile_path, made.profile_digest, made.profile_size)
-    if made.digest is None or made.size_bytes is None:
-        return ExtractMade(None, None, profile, made.summary)
-    written = _read_patch(path, made.size_bytes)
-    file = MadeFile(path, made.digest, made.size_bytes)
-    return ExtractMade(file, _signature(written, made.summary), profile, made.summary)
+def _made(out: Outputs, result: ExtractResult) -> ExtractMade:
+    profile = MadeFile(out.profile, result.profile_digest, result.profile_size)
+    if out.patch is None or result.digest is None or result.size_bytes is None:
+        return ExtractMade(None, None, profile, result.summary)
+    written = _read_patch(out.patch, result.size_bytes)
+    file = MadeFile(out.patch, result.digest, result.size_bytes)
+    return ExtractMade(file, _signature(written, result.summary), profile, result.summary)
 
 
 def _read_patch(path: Path, size_bytes: int) -> PatchFile:

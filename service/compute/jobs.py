@@ -62,6 +62,14 @@ class ExtractJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtractManyJob:
+    """As `first`, and the same of `further` robust models; what they share is read once."""
+
+    first: ExtractJob
+    further: tuple[ModelInput, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BuildJob:
     """Make the overlays of a recipe; the patches in canonical order."""
 
@@ -178,6 +186,7 @@ class ConvertJob:
 Job = (
     ConvertJob
     | ExtractJob
+    | ExtractManyJob
     | BuildJob
     | SweepJob
     | VerifyJob
@@ -223,6 +232,18 @@ class ExtractMade:
     def files(self) -> tuple[MadeFile, ...]:
         """What is to be stored."""
         return (self.profile,) if self.patch is None else (self.patch, self.profile)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractManyMade:
+    """Extractions in the order of their robust models."""
+
+    extractions: tuple[ExtractMade, ...]
+
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """What is to be stored."""
+        return tuple(file for made in self.extractions for file in made.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +399,7 @@ class ConvertMade:
 Made = (
     ConvertMade
     | ExtractMade
+    | ExtractManyMade
     | BuildMade
     | SweepMade
     | VerifyMade

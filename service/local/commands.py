@@ -5,12 +5,14 @@ torch.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from service import errors
+from service.client.choices import choice_text
 from service.layout import inplace
 from service.layout.pieces import Change, write_copy
 from service.layout.sidecar import Sidecar
@@ -30,9 +32,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 @app.command("extract")
 def extract(
     clean: Model,
-    robust: Model,
+    robust: Annotated[
+        list[Path], typer.Argument(help="The robust model, or several.", exists=True)
+    ],
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The patch file, *.rws.safetensors.")],
+    out: Annotated[
+        list[Path],
+        typer.Option("-o", "--out", help="The patch file, *.rws.safetensors; one a robust model."),
+    ],
     origin: Annotated[Path | None, typer.Option(help="Their common start.", exists=True)] = None,
     quality: Annotated[
         str, typer.Option(help="exact, high, standard, small or tiny.")
@@ -48,34 +55,41 @@ def extract(
         Path | None,
         typer.Option(help="A file of tensor names, one a line.", exists=True, dir_okay=False),
     ] = None,
-    profile: Annotated[Path | None, typer.Option(help="Write the profile here.")] = None,
+    profile: Annotated[
+        list[Path] | None, typer.Option(help="Write the profile here; one a robust model.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no patch.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Extract a patch from a clean and a robust model."""
+    """Extract a patch from a clean and a robust model.
+
+    Several robust models are compared with the clean one in one pass: give -o for each.
+    """
     work = import_work()
     layers = _layers(energy, first, globs, everything=everything)
     order = tuple(forward_order.read_text("utf-8").split()) if forward_order else None
+    _check_one_each("-o", out, robust)
+    if profile:
+        _check_one_each("--profile", profile, robust)
     with terminal.bar() as told:
-        made = work.extract(
+        extractions = work.extract(
             clean,
             robust,
             origin,
             work.Asked(layers, projection, quality, dry_run, order),
             out,
-            profile=profile,
+            profiles=profile or [],
             device=device,
             told=told,
         )
-    summary = dict(made.summary)
-    lines = [f"{name}: {value}" for name, value in summary.items() if name != "warnings"]
-    warned = [f"warning: {said}" for said in summary.get("warnings", [])]
-    value: dict[str, Any] = {"path": None, "digest": None, "summary": summary}
-    if made.patch is not None:
-        value |= {"path": str(out), "digest": made.patch.digest}
-        lines = [f"{out}  {made.patch.size_bytes} bytes  {made.patch.digest}", *lines]
-    terminal.result(value, [*lines, *warned], as_json=as_json)
+    values, lines = [], []
+    for path, made in zip(out, extractions, strict=True):
+        lines += _told(path, made.summary, made.patch)
+        wrote = (str(path), made.patch.digest) if made.patch else (None, None)
+        values.append({"path": wrote[0], "digest": wrote[1], "summary": dict(made.summary)})
+    value = values[0] if len(values) == 1 else {"extractions": values}
+    terminal.result(value, lines, as_json=as_json)
 
 
 @app.command("apply")
@@ -170,6 +184,21 @@ def _layers(
     if len(given) > 1:
         raise typer.BadParameter("give one of --energy, --first, --names and --all")
     return given[0] if given else {"energy": 0.85}
+
+
+def _check_one_each(option: str, files: list[Path], robust: list[Path]) -> None:
+    if len(set(files)) < len(files) or len(files) != len(robust):
+        raise typer.BadParameter(f"give one {option} for each robust model, no file twice")
+
+
+def _told(path: Path, found: Mapping[str, Any], made: Any) -> list[str]:
+    """What one extraction came to, for people."""
+    summary = dict(found)
+    warned = [f"warning: {said}" for said in summary.pop("warnings", [])]
+    choices = [f"  {choice_text(choice)}" for choice in summary.pop("choices", [])]
+    lines = [f"{path}  {made.size_bytes} bytes  {made.digest}"] if made else []
+    lines += [f"{name}: {value}" for name, value in summary.items()]
+    return [*lines, *(["would keep"] if choices else []), *choices, *warned]
 
 
 def _check_clean(base: Path) -> None:

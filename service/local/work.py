@@ -1,6 +1,6 @@
 """Extract and build on this machine, with the code that the service's workers run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from service.compute.carry import carry_out, open_device
-from service.compute.jobs import BuildJob, BuildMade, ExtractJob, ExtractMade
+from service.compute.jobs import (
+    BuildJob,
+    BuildMade,
+    ExtractJob,
+    ExtractMade,
+    ExtractManyJob,
+    ExtractManyMade,
+)
 from service.layout.disk import DISK, read_chunks
 from service.layout.pieces import Change, WeightFile
 from service.layout.sidecar import AppliedRecipe
@@ -37,46 +44,48 @@ class Asked:
 
 def extract(
     clean: Path,
-    robust: Path,
+    robust: Sequence[Path],
     origin: Path | None,
     asked: Asked,
-    out: Path,
+    outs: Sequence[Path],
     *,
-    profile: Path | None,
+    profiles: Sequence[Path],
     device: str,
     told: Told,
-) -> ExtractMade:
-    """Write the patch file of a pair of local models; a dry run writes none.
+) -> tuple[ExtractMade, ...]:
+    """Write the patch file of each robust model, and profiles where wanted; a dry run no patch.
 
     Raises what `compute.extract` raises and what reading the models does.
     """
-    models = {
-        side: read_model(path, told)
-        for side, path in (("clean", clean), ("robust", robust), ("origin", origin))
-        if path is not None
-    }
+    base = read_model(clean, told)
+    first, *further = [read_model(path, told) for path in robust]
+    start = read_model(origin, told) if origin else None
     job = ExtractJob(
-        models["clean"].model,
-        models["robust"].model,
-        models["origin"].model if "origin" in models else None,
+        base.model,
+        first.model,
+        start.model if start else None,
         asked.layers,
         asked.projection,
         asked.quality,
         asked.dry_run,
         asked.forward_order,
     )
-    files = {digest: path for model in models.values() for digest, path in model.digests.items()}
+    many = ExtractManyJob(job, tuple(model.model for model in further))
+    files: dict[Digest, Path] = {}
+    for model in (base, first, *further, *([start] if start else [])):
+        files |= model.digests
     with (
-        TemporaryDirectory(dir=out.absolute().parent, prefix=".patchbay-") as scratch,
+        TemporaryDirectory(dir=outs[0].absolute().parent, prefix=".patchbay-") as scratch,
         opened(files) as open_read,
     ):
-        made = carry_out(job, open_read, Path(scratch), open_device(device)[0], told)
-        assert isinstance(made, ExtractMade)  # noqa: S101  # an ExtractJob makes nothing else
-        if made.patch is not None:
-            _publish(made.patch.path, out)
-        if profile is not None:
-            _publish(made.profile.path, profile)
-    return made
+        made = carry_out(many, open_read, Path(scratch), open_device(device)[0], told)
+        assert isinstance(made, ExtractManyMade)  # noqa: S101  # such a job makes nothing else
+        for one, out in zip(made.extractions, outs, strict=True):
+            if one.patch is not None:
+                _publish(one.patch.path, out)
+        for one, profile in zip(made.extractions, profiles, strict=False):
+            _publish(one.profile.path, profile)
+    return made.extractions
 
 
 def _publish(made: Path, out: Path) -> None:

@@ -64,11 +64,10 @@ ForwardOrder = Annotated[
 ]
 
 
-class RequestExtraction(Body):
-    """Extract a patch from a pair of models, with or without their common origin."""
+class _Extraction(Body):
+    """What to extract, of whatever robust models."""
 
     clean: str = Field(examples=["vision/resnet50@3"])
-    robust: str = Field(examples=["vision/resnet50-fog@1"])
     origin: str | None = None
     layers: Energy | First | Named | Literal["all"] = Energy(energy=0.85)
     projection: Literal["auto", "none"] = "auto"
@@ -78,4 +77,21 @@ class RequestExtraction(Body):
         default=None,
         description="Names of tensors in the order in which data passes them; what it does not "
         "name follows. Else as the clean model's checkpoint held them, else by name.",
+    )
+
+
+class RequestExtraction(_Extraction):
+    """Extract a patch from a pair of models, with or without their common origin."""
+
+    robust: str = Field(examples=["vision/resnet50-fog@1"])
+
+
+class RequestExtractions(_Extraction):
+    """Extract several patches at once, from robust models that share their clean one."""
+
+    robust: dict[str, str] = Field(
+        min_length=1,
+        max_length=100,
+        description="The robust model of each patch, by the patch's name.",
+        examples=[{"vision/fog": "vision/resnet50-fog@1", "vision/snow": "vision/resnet50-snow@1"}],
     )

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from service import errors
@@ -11,7 +11,7 @@ from service.api.v1 import views
 from service.api.v1.lines import NOT_THERE, add_routes
 from service.db.tables.operations import Operation
 from service.db.tables.patches import Patch
-from service.http.deps import Config, DbSession, Limits, PatchPath, Publisher, Reader, patch_in_path
+from service.http.deps import Config, DbSession, PatchPath, Publisher, Reader, patch_in_path
 from service.http.downloads import download
 from service.http.paging import Pages
 from service.http.plain import PlainResponse
@@ -20,13 +20,12 @@ from service.http.sender import PlanResponse
 from service.layout import patchfile
 from service.layout.splice import plan_plain
 from service.names import Digest, model_name
-from service.registry import blobs, extractions, operations, patches, retirement
+from service.registry import blobs, patches, retirement
 from service.schemas.operations import OperationView, Scope
 from service.schemas.patches import (
     PatchVersionView,
     PatchView,
     PublishPatchVersion,
-    RequestExtraction,
 )
 from service.schemas.wire import Page, Withdraw
 
@@ -108,44 +107,6 @@ def publish(
         shown = views.patch_version(made)
     location = f"/v1/patches/{shown.patch}/versions/{shown.number}"
     return JSONResponse(shown.model_dump(mode="json"), 200, {"Location": location})
-
-
-@router.post(
-    "/{namespace}/{name}/extractions",
-    name="extract",
-    status_code=202,
-    response_model=OperationView,
-    responses=answers(
-        *NOT_THERE,
-        errors.BadReference,
-        errors.NothingToExtract,
-        errors.QueueFull,
-        errors.KeyReused,
-    ),
-)
-def extract(
-    name: PatchPath,
-    body: RequestExtraction,
-    session: DbSession,
-    caller: Publisher,
-    limits: Limits,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
-) -> Response:
-    """Extract a patch from a pair of models; with `dry_run` only measure what it would be.
-
-    A request with an `Idempotency-Key` that was sent before is answered with the same operation.
-    """
-    caller.require(Scope.PUBLISH, name.namespace)
-    asked = {"patch": name.key, **body.model_dump(mode="json")}
-    if idempotency_key is not None:
-        earlier = operations.earlier(session, idempotency_key, asked, by=caller)
-        if earlier is not None:
-            return operation_routes.accepted(earlier)
-    operation = extractions.request(session, name, body, by=caller, limits=limits)
-    if idempotency_key is not None:
-        operations.remember(session, idempotency_key, asked, operation, by=caller)
-    session.refresh(operation)
-    return operation_routes.accepted(operation)
 
 
 # ── versions ─────────────────────────────────────────────────────────────────────────────────

@@ -1,20 +1,21 @@
-"""Extractions: a pair of models becomes a patch file and its profile."""
+"""Extractions: each pair of models becomes a patch file and its profile."""
 
 from typing import Any, Final, cast
 
 from sqlalchemy.orm import Session
 
-from service.compute.jobs import ExtractJob, ExtractMade
+from service.compute.jobs import ExtractJob, ExtractMade, ExtractManyJob, ExtractManyMade
 from service.db.tables.operations import Operation
 from service.registry import extractions, similarity
 from service.worker.kinds.kind import Kind, model_input, signature_of
 
 
-def _prepare(session: Session, operation: Operation) -> ExtractJob:
+def _prepare(session: Session, operation: Operation) -> ExtractManyJob:
     found = extractions.inputs(session, operation.request)
-    return ExtractJob(
+    robust, *further = map(model_input, found.robust.values())
+    first = ExtractJob(
         clean=model_input(found.clean),
-        robust=model_input(found.robust),
+        robust=robust,
         origin=model_input(found.origin) if found.origin else None,
         layers=found.layers,
         projection=found.projection,
@@ -23,20 +24,24 @@ def _prepare(session: Session, operation: Operation) -> ExtractJob:
         forward_order=found.forward_order,
         recorded_order=found.recorded_order,
     )
+    return ExtractManyJob(first, tuple(further))
 
 
 def _record(session: Session, operation: Operation, made: Any) -> dict[str, Any]:
-    done = cast("ExtractMade", made)
-    signature = None
-    if done.patch is not None and done.signature is not None:
-        signature = signature_of(done.signature, done.patch.digest, done.patch.size_bytes)
-    outcome = extractions.Made(
-        signature, done.profile.digest, done.profile.size_bytes, dict(done.summary)
-    )
-    result = extractions.record(session, operation, outcome)
-    if signature is not None:
+    outcomes = [_outcome(one) for one in cast("ExtractManyMade", made).extractions]
+    result = extractions.record(session, operation, outcomes)
+    if any(outcome.signature is not None for outcome in outcomes):
         similarity.bring_up_to_date(session, by=operation.created_by)
     return result
+
+
+def _outcome(made: ExtractMade) -> extractions.Made:
+    signature = None
+    if made.patch is not None and made.signature is not None:
+        signature = signature_of(made.signature, made.patch.digest, made.patch.size_bytes)
+    return extractions.Made(
+        signature, made.profile.digest, made.profile.size_bytes, dict(made.summary)
+    )
 
 
 EXTRACTION: Final = Kind(_prepare, _record)
