@@ -15,7 +15,7 @@ from service.db.tables.models import Alias, Model, ModelVersion
 from service.db.tables.patches import Patch, PatchVersion
 from service.db.tables.recipes import Recipe, RecipePatch
 from service.names import Name
-from service.registry import aliases, channels, lines
+from service.registry import aliases, channels, lines, similarity
 from service.registry.access import Principal
 
 SHOWN: Final = 10
@@ -26,6 +26,8 @@ def withdraw(session: Session, version: ModelVersion | PatchVersion, reason: str
     if version.withdrawn_at is None:
         version.withdrawn_at = func.now()
     version.withdrawn_reason = reason
+    if isinstance(version, PatchVersion):
+        similarity.forget(session, version)
     session.flush()
     session.refresh(version)
 
@@ -49,6 +51,7 @@ def delete_patch_version(session: Session, version: PatchVersion) -> None:
     )
     _check_unneeded(session, "patch version", version.reference, uses)
     version.deleted_at = func.now()
+    similarity.forget(session, version)
     session.flush()
 
 

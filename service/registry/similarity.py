@@ -189,6 +189,19 @@ def _trim(session: Session, versions: Iterable[int]) -> None:
     )
 
 
+def forget(session: Session, version: PatchVersion) -> None:
+    """Take a version that is retired out of all lists; who is published next may have its place."""
+    gone = delete(Neighbour).where(Neighbour.neighbour_id == version.id)
+    # Neighbours first, as in `record`: in the other order the two could wait for each other.
+    listed_it = session.scalars(gone.returning(Neighbour.version_id)).all()
+    session.execute(
+        update(MeasuredSignature)
+        .where(MeasuredSignature.version_id.in_(listed_it))
+        .values(floor=-1.0)
+        .execution_options(synchronize_session=False)
+    )
+
+
 # ── what anybody may ask ─────────────────────────────────────────────────────────────────────
 
 

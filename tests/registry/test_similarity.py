@@ -176,13 +176,23 @@ def test_neighbours_are_listed_by_sign_label_and_page(session: Session) -> None:
     assert listed(session, a, after=(0.2, b.id)) == ["d"]
 
 
-def test_a_neighbour_that_is_withdrawn_is_listed_no_more(session: Session) -> None:
-    a, b = publish(session, "ab")
-    similarity.record(session, asked(session), measured(a, b), [near(a.id, b.id, 0.9)])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_neighbour_that_is_retired_makes_room_for_others(
+    session: Session, monkeypatch: pytest.MonkeyPatch, *, deleted: bool
+) -> None:
+    monkeypatch.setattr(similarity, "KEPT", 1)
+    a, b, c = publish(session, "abc")
+    similarity.record(session, asked(session), measured(a, b, c), [near(a.id, b.id, 0.9)])
+    before = [each.floor for each in similarity.known(session) if each.version_id == a.id]
 
-    retirement.withdraw(session, b, "worse")
+    if deleted:
+        retirement.delete_patch_version(session, b)
+    else:
+        retirement.withdraw(session, b, "worse")
 
+    after = [each.floor for each in similarity.known(session) if each.version_id == a.id]
     assert listed(session, a) == []
+    assert (before, after) == ([0.9], [-1.0])
 
 
 def test_what_cannot_be_read_is_not_tried_for_ever(session: Session) -> None:
