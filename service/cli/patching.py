@@ -1,6 +1,6 @@
 """Patching files that are here already: little is fetched, and taking off needs no network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from service.client.problem import ServiceProblem
 from service.compute.jobs import BuildJob, BuildMade, ModelInput, PatchInput, WeightInput
 from service.layout import inplace
 from service.layout.pieces import Change, WeightFile, file_digest, write_copy
-from service.layout.sidecar import AppliedRecipe, Sidecar, check_path
+from service.layout.sidecar import AppliedRecipe, Place, Sidecar, check_path
 from service.names import Digest, model_reference
 from service.schemas.recipes import BuildView, RecipeView
 
@@ -28,18 +28,35 @@ def put_on(
 ) -> None:
     """Make `target`, or a copy of it, what `reference` says.
 
-    Only the overlay is fetched, or with `patch_only` the patches themselves.
+    Only the overlay is fetched, or with `patch_only` the patches themselves; nothing where it is
+    that already.
     """
     recipe = run.client.recipes.resolve(reference)
-    if not recipe.patches and out is None:
-        take_off(run, target)
-        return
+    if out is None:
+        now = inplace.recover(target)
+        if now is not None and _is_already(target, now, recipe):
+            say(run, target, now)
+            return
+        if not recipe.patches:
+            _make_base(run, target, reference, now)
+            return
     made = _computed(run, recipe, target) if patch_only else _fetched(run, reference, target)
     with made as wanted:
         if out is not None:
             _write_copies(run, target, wanted, out)
         else:
             say(run, target, _applied(run, target, wanted))
+
+
+def _is_already(target: Path, now: Sidecar, recipe: RecipeView) -> bool:
+    """Whether the record names this recipe, and the files are as it says."""
+    if now.recipe is None or now.recipe.digest != recipe.digest:
+        return False
+    return _digests(target, now.files) == {path: file.digest for path, file in now.files.items()}
+
+
+def _digests(target: Path, paths: Iterable[str]) -> dict[str, Digest]:
+    return {path: file_digest(Place(target.absolute()).weight_file(path)) for path in paths}
 
 
 # ── what is wanted ───────────────────────────────────────────────────────────────────────────
@@ -185,6 +202,28 @@ def _recognised(run: Run, target: Path, digest: str) -> bool:
         run.out.note(f"{target} is {build.recipe.reference}")
         return True
     return False
+
+
+def _make_base(run: Run, target: Path, reference: str, now: Sidecar | None) -> None:
+    """Make a build of a base that base; raises `FileNotAsRecorded` for one of another base."""
+    build = pulling.ready(run, reference)
+    wanted = {file.path: Digest(file.base_digest) for file in build.files}
+    if not target.is_dir() and len(wanted) != 1:
+        raise errors.SeveralFiles(sorted(wanted))
+    if now is None:
+        found = _digests(target, wanted)
+        if found == wanted:
+            say(run, target, None)
+            return
+        path = next(path for path in wanted if found[path] != wanted[path])
+        if not _recognised(run, target, found[path]):
+            raise errors.FileNotAsRecorded(str(target), wanted[path], found[path])
+        now = inplace.status(target)
+    own = {path: file.base_digest for path, file in now.files.items()} if now else {}
+    for path, digest in wanted.items():
+        if own.get(path) != digest:
+            raise errors.FileNotAsRecorded(str(target), digest, own.get(path, "none"))
+    take_off(run, target)
 
 
 def take_off(run: Run, target: Path) -> None:

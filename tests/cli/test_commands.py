@@ -440,6 +440,31 @@ def test_a_build_that_came_some_other_way_is_recognised(
     assert changed == full.read_bytes()
 
 
+def test_a_file_pulled_whole_becomes_its_base_with_a_record_or_without(
+    patchbay: Command, client: Client, mine: Path, tmp_path: Path
+) -> None:
+    base = mine.read_bytes()
+    pulled = Path(patchbay("pull", RECIPE, "-o", tmp_path / "pulled").json["path"])
+    stray = Path(copyfile(pulled, tmp_path / "stray"))
+    while client.builds.ready(RECIPE).files[0].sha256 is None:  # hashed in the background
+        time.sleep(0.1)
+
+    assert _into(patchbay, pulled, "vision/net@1") == base
+    assert _into(patchbay, stray, "vision/net@1") == base
+    assert _into(patchbay, mine, "vision/net@1") == base  # which it was
+
+
+def test_a_build_of_one_model_is_not_made_the_base_of_another(
+    patchbay: Command, mine: Path
+) -> None:
+    patched = _into(patchbay, mine, RECIPE)
+
+    ended = patchbay("pull", "vision/net-robust@1", "--into", mine)
+
+    assert ended.code == Exit.NOT_VERIFIED
+    assert mine.read_bytes() == patched
+
+
 def test_a_file_that_nobody_knows_is_left_alone(patchbay: Command, mine: Path) -> None:
     content = bytearray(mine.read_bytes())
     content[-1] ^= 1
