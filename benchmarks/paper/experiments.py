@@ -10,8 +10,7 @@ from decimal import Decimal
 from itertools import combinations
 from typing import Final, get_args
 
-from benchmarks.paper.corruptions import CORRUPTIONS
-from benchmarks.paper.trainings import CLEAN, ORIGIN, UPDATED, Training
+from benchmarks.paper.trainings import CLEAN, ORIGIN, UPDATED, Plan, Training
 from service.schemas.patches import Quality
 from service.tensors.selection import DEFAULT, All, ByEnergy, First, Named, Selection
 
@@ -113,18 +112,18 @@ def _also_clean(case: Case) -> Case:
 # ── the experiments ──────────────────────────────────────────────────────────────────────────
 
 
-def shallow(net: str, seed: int, _seeds: int) -> Iterator[Case]:
+def shallow(net: str, seed: int, plan: Plan) -> Iterator[Case]:
     """Robustness sits in the first kernels: the first k, and the last ones as a control."""
     choices: list[Selection] = [*map(First, DEPTHS[net]), DEEP[net]]
-    for corruption in CORRUPTIONS:
+    for corruption in plan.corruptions:
         for layers in choices:
             yield _single(Signature(_clean(net, seed), corruption, layers, "exact"))
 
 
-def recovery(net: str, seed: int, seeds: int) -> Iterator[Case]:
+def recovery(net: str, seed: int, plan: Plan) -> Iterator[Case]:
     """How much of the gap comes back by the energy kept; also on foreign pairs."""
-    foreign = (seed + 1) % seeds
-    for corruption in CORRUPTIONS:
+    foreign = (seed + 1) % plan.seeds
+    for corruption in plan.corruptions:
         matched = Signature(_clean(net, seed), corruption)
         for share in ENERGIES:
             yield _single(replace(matched, layers=ByEnergy(share)))
@@ -134,16 +133,16 @@ def recovery(net: str, seed: int, seeds: int) -> Iterator[Case]:
                 yield _single(replace(matched, layers=layers, robust_seed=foreign))
 
 
-def scale(net: str, seed: int, _seeds: int) -> Iterator[Case]:
+def scale(net: str, seed: int, plan: Plan) -> Iterator[Case]:
     """From the patch taken the other way to half as much again."""
-    for corruption in CORRUPTIONS:
+    for corruption in plan.corruptions:
         for at in SCALES:
             yield _also_clean(_single(Signature(_clean(net, seed), corruption), at))
 
 
-def quality(net: str, seed: int, _seeds: int) -> Iterator[Case]:
+def quality(net: str, seed: int, plan: Plan) -> Iterator[Case]:
     """Bytes against loss: every quality, and the paper's quantizer on the same signature."""
-    for corruption in CORRUPTIONS:
+    for corruption in plan.corruptions:
         for layers in (DEFAULT, SHALLOW[net]):
             exact = Signature(_clean(net, seed), corruption, layers, "exact")
             for name in QUALITIES:
@@ -152,10 +151,10 @@ def quality(net: str, seed: int, _seeds: int) -> Iterator[Case]:
                 yield replace(_single(exact), minmax_bits=bits, method=f"min-max {bits} bits")
 
 
-def composition(net: str, seed: int, _seeds: int) -> Iterator[Case]:
+def composition(net: str, seed: int, plan: Plan) -> Iterator[Case]:
     """Several patches at once, at scales that are found without data."""
-    signatures = [Signature(_clean(net, seed), corruption) for corruption in CORRUPTIONS]
-    for count in (2, 3, 4):
+    signatures = [Signature(_clean(net, seed), corruption) for corruption in plan.corruptions]
+    for count in range(2, len(signatures) + 1):
         for chosen in combinations(signatures, count):
             seen = tuple(signature.corruption for signature in chosen)
             for method, at in METHODS.items():
@@ -176,10 +175,10 @@ def _places(value: Decimal) -> Decimal:
     return value.quantize(Decimal("0.0001"))
 
 
-def transfer(net: str, seed: int, _seeds: int) -> Iterator[Case]:
+def transfer(net: str, seed: int, plan: Plan) -> Iterator[Case]:
     """A patch of one data set on the clean net of another, beside that one's own patch."""
     base = _clean(net, seed, "b")
-    for corruption in CORRUPTIONS:
+    for corruption in plan.corruptions:
         for layers in (First(4), DEFAULT):
             for at in ("0.5", "1"):
                 signature = Signature(_clean(net, seed), corruption, layers)
@@ -187,15 +186,15 @@ def transfer(net: str, seed: int, _seeds: int) -> Iterator[Case]:
         yield replace(_also_clean(_single(Signature(base, corruption))), method="its own patch")
 
 
-def update(net: str, seed: int, _seeds: int) -> Iterator[Case]:
+def update(net: str, seed: int, plan: Plan) -> Iterator[Case]:
     """An old patch on the clean net after further training."""
     base = Training(net, UPDATED, "a", seed)
-    for corruption in CORRUPTIONS:
+    for corruption in plan.corruptions:
         yield _also_clean(_single(Signature(_clean(net, seed), corruption), base=base))
 
 
-Experiment = Callable[[str, int, int], Iterator[Case]]
-"""From net, seed and number of seeds to cases."""
+Experiment = Callable[[str, int, Plan], Iterator[Case]]
+"""From net and seed to cases."""
 
 EXPERIMENTS: Final[Mapping[str, Experiment]] = {
     "recovery": recovery,

@@ -97,7 +97,7 @@ def _composition(rows: Sequence[Row], judge: Judge) -> Iterator[Line]:
     if not found:
         return
     balanced = [row for row in rows if row.method == BALANCED]
-    worst = min(one.mean / one.error for one in found)
+    worst = min(one.in_errors for one in found)
     mean = 100 * np.mean([one.mean for one in found])
     measured = f"{mean:+.1f} points over the sum; at worst {worst:+.1f} standard errors"
     verdict = _verdict("nowhere 2 errors worse", reached=worst >= -ERRORS)

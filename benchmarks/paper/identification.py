@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.paper.corruptions import CORRUPTIONS
 from benchmarks.paper.experiments import Signature
 from benchmarks.paper.measuring import Tell
 from benchmarks.paper.nets import NETS
@@ -37,9 +36,10 @@ class Identified:
         return self.label == self.corruption
 
 
-def catalogue(net: str) -> list[Signature]:
+def catalogue(plan: Plan, net: str) -> list[Signature]:
     """The patches that unknown ones are held to."""
-    return [Signature(Training(net, CLEAN, DATA[0], 0), corruption) for corruption in CORRUPTIONS]
+    base = Training(net, CLEAN, DATA[0], 0)
+    return [Signature(base, corruption) for corruption in plan.corruptions]
 
 
 def unknown(plan: Plan, net: str) -> Iterator[Signature]:
@@ -47,7 +47,7 @@ def unknown(plan: Plan, net: str) -> Iterator[Signature]:
     for data in DATA:
         for seed in range(plan.seeds):
             if (data, seed) != (DATA[0], 0):
-                for corruption in CORRUPTIONS:
+                for corruption in plan.corruptions:
                     yield Signature(Training(net, CLEAN, data, seed), corruption)
 
 
@@ -79,13 +79,22 @@ def identify_all(registry: Registry, tell: Tell) -> None:
     """Fill the catalogue of an empty service and have it identify every pair that is trained."""
     nets, pairs = registry.nets, wanted(registry.nets)
     tell(f"identification: {len(pairs)} pairs")
-    registry.extract(one for net in NETS for one in catalogue(net))
+    for net in NETS:
+        _fill(registry, catalogue(nets.plan, net))
     answers = [_identify(registry, pair) for pair in pairs]
     file = identified_file(nets)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     part.write_text(json.dumps([asdict(answer) for answer in answers], indent=1), encoding="ascii")
     part.replace(file)
+
+
+def _fill(registry: Registry, signatures: list[Signature]) -> None:
+    """Extract what unknown ones are held to, and wait until the service can compare it."""
+    registry.extract(signatures)
+    for signature in signatures:
+        patch = registry.patch(signature)
+        list(registry.client.similarity.neighbours(patch.patch, patch.number))
 
 
 def _identify(registry: Registry, pair: Signature) -> Identified:
@@ -95,6 +104,8 @@ def _identify(registry: Registry, pair: Signature) -> Identified:
     answer = registry.client.similarity.identify(
         Identify(clean=clean, robust=robust, origin=origin)
     )
+    if answer.compared < len(registry.nets.plan.corruptions):
+        raise RuntimeError(f"{pair.robust.name} was held to {answer.compared} patches only")
     return Identified(
         net=pair.clean.net,
         data=pair.clean.data,

@@ -49,7 +49,7 @@ class Unit:
 
     def cases(self, plan: Plan) -> list[Case]:
         """What it consists of."""
-        return list(EXPERIMENTS[self.experiment](self.net, self.seed, plan.seeds))
+        return list(EXPERIMENTS[self.experiment](self.net, self.seed, plan))
 
 
 @dataclass(frozen=True, slots=True)

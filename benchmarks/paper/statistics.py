@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from math import isnan, nan, sqrt
+from math import inf, isnan, nan, sqrt
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +23,11 @@ class Spread:
     mean: float
     error: float
     count: int
+
+    @property
+    def in_errors(self) -> float:
+        """The mean in standard errors; 0 where both are 0."""
+        return self.mean / self.error if self.error else inf * self.mean if self.mean else 0.0
 
     def __neg__(self) -> "Spread":
         return Spread(-self.mean, self.error, self.count)

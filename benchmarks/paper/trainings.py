@@ -56,6 +56,7 @@ class Plan:
     cuts: Mapping[str, Cut]
     courses: Mapping[str, Course]
     seeds: int
+    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
 
 
 FULL: Final = Plan(
@@ -82,12 +83,13 @@ QUICK: Final = Plan(
         "b": Cut(300, 600, 200, choosing=197, judging=500, apart=False),
     },
     courses={
-        ORIGIN: Course(16, 0.05),
+        ORIGIN: Course(14, 0.05),
         UPDATED: Course(2, 0.01),
-        "a": Course(8, 0.03),
-        "b": Course(8, 0.03),
+        "a": Course(6, 0.03),
+        "b": Course(6, 0.03),
     },
     seeds=1,
+    corruptions=("gaussian-noise", "contrast", "gaussian-blur"),
 )
 
 
@@ -119,13 +121,12 @@ class Training:
                 return Training(self.net, ORIGIN)
 
 
-def siblings(net: str, data: str, seed: int) -> list[Training]:
-    """The clean net and its robust siblings."""
-    return [Training(net, role, data, seed) for role in (CLEAN, *CORRUPTIONS)]
-
-
 def trainings(plan: Plan) -> Iterator[Training]:
     """Every training of the plan, so ordered that what is done first can be compared already."""
+
+    def siblings(net: str, data: str, seed: int) -> list[Training]:
+        return [Training(net, role, data, seed) for role in (CLEAN, *plan.corruptions)]
+
     for net in NETS:
         yield Training(net, ORIGIN)
         yield from siblings(net, "a", 0)
