@@ -1,6 +1,6 @@
 """Signatures against a whole catalogue: estimated by their sketches, exact for the nearest."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Final
@@ -25,7 +25,7 @@ from service.compute.sources import PatchSource
 from service.layout import patchfile
 from service.layout.header import Read
 from service.names import Digest
-from service.tensors.similarity import Catalogue, Estimate, Measured, estimate
+from service.tensors.similarity import WIDTH, Catalogue, Estimate, Measured, estimates
 
 EXACT: Final = 8
 """To so many of the nearest of each signature the cosine is exact."""
@@ -68,14 +68,15 @@ def index(job: IndexJob, open_read: OpenRead, device: torch.device, told: Told) 
             unreadable[file.id] = str(error)
     new = [file for file in job.new if file.id in measured]
     files = [*(known.file for known in job.known), *new]
-    whole = Catalogue.of([*(_read(known.measures) for known in job.known), *measured.values()])
+    written = {number: _written(each) for number, each in measured.items()}
+    whole = _catalogue([*(known.measures for known in job.known), *written.values()])
     by_id = {file.id: file for file in files}
     floors = {known.file.id: known.floor for known in job.known}
     bars = torch.tensor([floors.get(file.id, inf) for file in files], dtype=torch.float64)
     found: list[Likeness] = []
-    for done, file in enumerate(new):
+    near = estimates(list(measured.values()), whole) if new else iter(())
+    for done, (file, estimated) in enumerate(zip(new, near, strict=True)):
         told(0.5 + 0.5 * done / len(new), "looking for neighbours")
-        estimated = estimate(measured[file.id], whole)
         matter = _likenesses(file.id, estimated, files, _matter(estimated, bars, job.kept + 1))
         ranked = sorted(matter, key=lambda each: -each.strength)
         sharpened = reading.exact(reading.source(file), ranked, by_id, EXACT)
@@ -83,7 +84,6 @@ def index(job: IndexJob, open_read: OpenRead, device: torch.device, told: Told) 
         found += [
             _turned(each) for each in sharpened if each.strength > floors.get(each.other, inf)
         ]
-    written = {number: _written(each) for number, each in measured.items()}
     return IndexMade(written, unreadable, tuple(found))
 
 
@@ -107,8 +107,8 @@ def identify(
     told(0.0, "comparing with the catalogue")
     reading = _Reading(open_read, device)
     files = {each.file.id: each.file for each in known}
-    whole = Catalogue.of([_read(each.measures) for each in known])
-    found = estimate(measure(unknown, device), whole)
+    whole = _catalogue([each.measures for each in known])
+    (found,) = estimates([measure(unknown, device)], whole)
     likenesses = _likenesses(0, found, list(files.values()), found.own > 0)
     ranked = sorted(likenesses, key=lambda each: -each.cosine - each.error)
     return IdentifyMade(tuple(reading.exact(unknown, ranked, files, 2 * EXACT)))
@@ -186,15 +186,17 @@ def _written(measured: Measured) -> SignatureMeasures:
     )
 
 
-def _read(stored: SignatureMeasures) -> Measured:
-    def tensor(content: bytes, dtype: torch.dtype) -> Tensor:
-        if not content:
-            return torch.empty(0, dtype=dtype)
-        return torch.frombuffer(bytearray(content), dtype=dtype)
+def _catalogue(stored: Sequence[SignatureMeasures]) -> Catalogue:
+    """All that is kept of many signatures side by side, each kind of number read in one go."""
 
-    return Measured(
-        tensor(stored.keys, torch.int64),
-        tensor(stored.energies, torch.float64),
-        tensor(stored.sketch, torch.float16),
-        stored.length,
+    def joined(parts: Iterable[bytes], dtype: torch.dtype) -> Tensor:
+        content = bytearray().join(parts)
+        return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+
+    return Catalogue(
+        joined((each.keys for each in stored), torch.int64),
+        joined((each.energies for each in stored), torch.float64),
+        torch.tensor([len(each.keys) // 8 for each in stored], dtype=torch.int64),
+        joined((each.sketch for each in stored), torch.float16).to(torch.float32).view(-1, WIDTH),
+        torch.tensor([each.length for each in stored], dtype=torch.float64),
     )

@@ -15,7 +15,7 @@ arXiv:0902.2206, appendix A. The hash is C. Wellons' lowbias32 with a second see
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -127,22 +127,6 @@ class Catalogue:
     sketches: Float32[Tensor, f"n {WIDTH}"]
     lengths: Float64[Tensor, " n"]
 
-    @classmethod
-    def of(cls, signatures: Sequence[Measured]) -> "Catalogue":
-        """Put signatures side by side."""
-        return cls(
-            torch.cat([torch.empty(0, dtype=torch.int64), *(one.keys for one in signatures)]),
-            torch.cat([torch.empty(0, dtype=torch.float64), *(one.energies for one in signatures)]),
-            torch.tensor([len(one.keys) for one in signatures], dtype=torch.int64),
-            torch.cat(
-                [
-                    torch.empty(0, WIDTH),
-                    *(one.sketch[None].to(torch.float32) for one in signatures),
-                ]
-            ),
-            torch.tensor([one.length for one in signatures], dtype=torch.float64),
-        )
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -158,30 +142,29 @@ class Estimate:
     other: Float64[Tensor, " n"]
 
 
-def estimate(one: Measured, catalogue: Catalogue) -> Estimate:
-    """Estimate the cosine of one signature to each of a catalogue, from the sketches."""
-    own, other = _shared(one, catalogue)
-    whole = torch.zeros_like(own).index_add(0, _owners(catalogue), catalogue.energies)
-    common = (own * other).sqrt()
-    some = common > 0
-    products = catalogue.sketches @ one.sketch.to(torch.float32)
-    stretch = torch.where(some, one.length * catalogue.lengths / common, 0.0)
-    raw = products.to(torch.float64) * stretch
-    errors = ((stretch.square() + raw.square()) / WIDTH).sqrt() + _HALF * stretch
-    return Estimate(
-        raw.clamp(-1.0, 1.0),
-        errors,
-        torch.where(some, own / one.energies.sum(), 0.0),
-        torch.where(some, other / torch.where(some, whole, 1.0), 0.0),
-    )
-
-
-def _owners(catalogue: Catalogue) -> Int64[Tensor, " kernels"]:
-    return torch.repeat_interleave(torch.arange(len(catalogue.counts)), catalogue.counts)
+def estimates(several: Sequence[Measured], catalogue: Catalogue) -> Iterator[Estimate]:
+    """Estimate the cosines of several signatures to each of a catalogue, from the sketches."""
+    count = len(catalogue.counts)
+    owners = torch.repeat_interleave(torch.arange(count), catalogue.counts)
+    whole = torch.zeros(count, dtype=torch.float64).index_add(0, owners, catalogue.energies)
+    sketches = torch.stack([one.sketch.to(torch.float32) for one in several], dim=1)
+    products = (catalogue.sketches @ sketches).to(torch.float64)
+    for number, one in enumerate(several):
+        own, other = _shared(one, catalogue, owners)
+        common = (own * other).sqrt()
+        some = common > 0
+        stretch = torch.where(some, one.length * catalogue.lengths / common, 0.0)
+        raw = products[:, number] * stretch
+        yield Estimate(
+            raw.clamp(-1.0, 1.0),
+            ((stretch.square() + raw.square()) / WIDTH).sqrt() + _HALF * stretch,
+            torch.where(some, own / one.energies.sum(), 0.0),
+            torch.where(some, other / torch.where(some, whole, 1.0), 0.0),
+        )
 
 
 def _shared(
-    one: Measured, catalogue: Catalogue
+    one: Measured, catalogue: Catalogue, owners: Int64[Tensor, " kernels"]
 ) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
     """The energies that either side has in shared kernels."""
     count = len(catalogue.counts)
@@ -190,9 +173,8 @@ def _shared(
         return own, other
     at = torch.searchsorted(one.keys, catalogue.keys).clamp(max=len(one.keys) - 1)
     same: Bool[Tensor, " kernels"] = one.keys[at] == catalogue.keys
-    owners = _owners(catalogue)[same]
-    own.index_add_(0, owners, one.energies[at[same]])
-    other.index_add_(0, owners, catalogue.energies[same])
+    own.index_add_(0, owners[same], one.energies[at[same]])
+    other.index_add_(0, owners[same], catalogue.energies[same])
     return own, other
 
 

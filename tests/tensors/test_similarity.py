@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.tensors import similarity
-from service.tensors.similarity import WIDTH, Catalogue, Measured, balance, estimate, overlap
+from service.tensors.similarity import (
+    WIDTH,
+    Catalogue,
+    Estimate,
+    Measured,
+    balance,
+    estimates,
+    overlap,
+)
 
 Array = NDArray[np.float64]
 SHAPES = {"a": (40, 30), "b": (16, 8, 3, 3), "c": (2000,)}
@@ -40,6 +48,22 @@ def measured(kernels: dict[str, torch.Tensor], weight: float = 2.0) -> Measured:
     )
 
 
+def catalogue(signatures: list[Measured]) -> Catalogue:
+    return Catalogue(
+        torch.cat([torch.empty(0, dtype=torch.int64), *(each.keys for each in signatures)]),
+        torch.cat([torch.empty(0, dtype=torch.float64), *(each.energies for each in signatures)]),
+        torch.tensor([len(each.keys) for each in signatures], dtype=torch.int64),
+        torch.cat([torch.empty(0, WIDTH), *(each.sketch[None].float() for each in signatures)]),
+        torch.tensor([each.length for each in signatures], dtype=torch.float64),
+    )
+
+
+def estimate(one: dict[str, torch.Tensor], others: list[dict[str, torch.Tensor]]) -> Estimate:
+    # Beside another one: what several are asked about together must not mix.
+    asked = [measured({"c": random(99, SHAPES["c"])}), measured(one)]
+    return list(estimates(asked, catalogue([measured(other) for other in others])))[1]
+
+
 def exact_cosine(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     shared = one.keys() & other.keys()
     a, b = (
@@ -60,7 +84,7 @@ def test_estimates_are_off_by_no_more_than_they_say() -> None:
         others.append({p: v for p, v in mixed.items() if number % 3 or p != "c"})
     off = []
 
-    found = estimate(measured(base), Catalogue.of([measured(other) for other in others]))
+    found = estimate(base, others)
 
     for other, cosine, error in zip(others, found.cosines, found.errors, strict=True):
         off.append(float(cosine - exact_cosine(base, other)) / float(error))
@@ -72,7 +96,7 @@ def test_estimates_are_off_by_no_more_than_they_say() -> None:
 def test_a_kernel_that_one_lacks_takes_no_part() -> None:
     kernel, alone = random(0, (50, 50)), 100 * random(1, (50, 50))
 
-    found = estimate(measured({"a": kernel}), Catalogue.of([measured({"a": kernel, "b": alone})]))
+    found = estimate({"a": kernel}, [{"a": kernel, "b": alone}])
 
     assert found.own.tolist() == [1.0]
     assert found.other.item() == pytest.approx(1e-4, rel=0.2)
@@ -83,16 +107,16 @@ def test_what_shares_nothing_is_not_alike() -> None:
     kernel = random(0, (50, 50))
     others = [{"b": kernel}, {"a": kernel.reshape(2500)}, {}]
 
-    found = estimate(measured({"a": kernel}), Catalogue.of([measured(each) for each in others]))
+    found = estimate({"a": kernel}, others)
 
     assert found.cosines.tolist() == found.errors.tolist() == found.own.tolist() == [0.0] * 3
 
 
 def test_an_empty_signature_and_an_empty_catalogue_can_be_asked_about() -> None:
-    alone, nobody = measured({"a": random(0, (50,))}), Catalogue.of([])
+    alone = {"a": random(0, (50,))}
 
-    assert estimate(alone, nobody).cosines.tolist() == []
-    assert estimate(measured({}), Catalogue.of([alone])).cosines.tolist() == [0.0]
+    assert estimate(alone, []).cosines.tolist() == []
+    assert estimate({}, [alone]).cosines.tolist() == [0.0]
 
 
 def test_a_sketch_is_the_sum_that_its_docstring_says() -> None:
