@@ -89,7 +89,7 @@ class Shop:
                 address = TensorAddress("model.safetensors", f"layer{kernel}.weight")
                 layer = Layer(address, SHAPE, "F32", Role.KERNEL)
                 norms = float(values.norm()), 1000.0
-                writer.put(layer, Kind.ADDITIVE, Codec.Q2, values, norms)
+                writer.put(layer, Kind.ADDITIVE, Codec.FIVE, values, norms)
             digest, size_bytes = writer.finish(Notes())
         self.store.put_file(digest, path)
         with path.open("rb") as file:

@@ -2,19 +2,17 @@
 
 import hashlib
 from collections.abc import Sequence
-from math import sqrt
+from math import ceil, sqrt
 from typing import Final
 
 from service.compute.measure import Plan
-from service.layout.codecs import Codec, Kind, codes_bytes, halves_count
+from service.layout.codecs import Kind, halves_count
 from service.layout.patchfile import Notes, Packed, compose_header, compose_index
 from service.tensors import selection
 from service.tensors.layers import Layer
 from service.tensors.selection import Measured, Quality
 
 _HALF_BYTES: Final = 2
-_DEFLATED: Final = {Codec.Q4: 0.90, Codec.Q2: 0.97, Codec.TERNARY: 0.98}
-"""How much is left of the codes of a normally distributed signature once they are deflated."""
 
 
 def estimated_bytes(plan: Plan, notes: Notes) -> dict[str, int]:
@@ -41,13 +39,12 @@ def data_bytes(kernels: Sequence[Measured], riders: Sequence[Layer], quality: Qu
 
 
 def _kernel(kernel: Measured, quality: Quality) -> Packed:
-    how = selection.kernel_codec(quality, kernel.layer.numel)
-    norms = sqrt(kernel.energy), sqrt(kernel.weight)
     layer = kernel.layer
-    deflated = round(_DEFLATED.get(how, 0.0) * codes_bytes(how, layer.shape))
-    return Packed(
-        layer.address, layer.shape, Kind.ADDITIVE, how, 0, *norms, _noise(layer.name), deflated
-    )
+    grain = selection.kernel_grain(quality, layer.numel)
+    norms = sqrt(kernel.energy), sqrt(kernel.weight)
+    deflated = 0 if quality is Quality.EXACT else ceil(grain.bits * layer.numel / 8)
+    how, pin = grain.codec, _noise(layer.name)
+    return Packed(layer.address, layer.shape, Kind.ADDITIVE, how, 0, *norms, pin, deflated)
 
 
 def _rider(rider: Layer, quality: Quality) -> Packed:

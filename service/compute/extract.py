@@ -210,10 +210,12 @@ class _Packer:
                 tensors.get("origin"),
                 kernel.coefficient,
             )
-        how = selection.kernel_codec(self._plan.options.quality, layer.numel)
+        grain = selection.kernel_grain(self._plan.options.quality, layer.numel)
         norms = sqrt(kernel.energy), sqrt(kernel.weight)
         whole = signature.view(layer.shape)
-        ready, decoded = packing.pack(layer, Kind.ADDITIVE, how, whole, norms)
+        ready, decoded = packing.pack(
+            layer, Kind.ADDITIVE, grain.codec, whole, norms, coarse=grain.coarse
+        )
         return ready, extraction.compare(whole, decoded, kernel.weight or 1.0)
 
     def _pack_riders(self, writer: PatchWriter) -> tuple[RiderProfile, ...]:

@@ -39,12 +39,15 @@ def pack(
     how: Codec,
     signature: Tensor,
     norms: tuple[float, float] | None,
+    *,
+    coarse: float | None = None,
 ) -> tuple[Ready, Tensor]:
     """Pack a signature; give it back, too, as a build will decode it.
 
-    `norms` are ||R|| and ||W|| of a kernel. Raises `SignatureTooLarge`.
+    `norms` are ||R|| and ||W|| of a kernel, `coarse` its step as `codec.encode` takes it. Raises
+    `SignatureTooLarge`.
     """
-    how, coded = codec.encode_closely(signature, how)
+    coded = codec.encode(signature, how, coarse)
     decoded = codec.decode(coded, how, layer.shape)
     if max(norms or (0, 0)) > _LARGEST_NORM or not _is_finite(decoded):
         raise errors.SignatureTooLarge(str(layer.address))

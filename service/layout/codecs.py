@@ -26,9 +26,8 @@ class Codec(StrEnum):
     F16 = "f16"
     Q8 = "q8"
     Q4 = "q4"
-    Q2 = "q2"
-    TERNARY = "ternary"
-    SIGN = "sign"
+    FIVE = "five"
+    Q2 = "q2"  # read, and no more written
 
     @property
     def has_scales(self) -> bool:
@@ -39,9 +38,8 @@ class Codec(StrEnum):
 _PER_BYTE: Final[Mapping[Codec, int]] = {
     Codec.Q8: 1,
     Codec.Q4: 2,
+    Codec.FIVE: 3,
     Codec.Q2: 4,
-    Codec.TERNARY: 5,
-    Codec.SIGN: 8,
 }
 """How many codes share a byte."""
 

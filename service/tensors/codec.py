@@ -4,7 +4,6 @@
 alone underflows. Codes are then deflated where that pays, which is only known from the codes.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import frexp, gcd, prod
@@ -17,14 +16,15 @@ from torch import Tensor
 from service.layout import deflate
 from service.layout.codecs import EXPONENTS, LEVELS, Codec, codes_bytes, per_byte
 from service.tensors import fitting, gather, raw
+from service.tensors.fitting import Products
 from service.tensors.sums import tile_of
 
-_BASE: Final = {Codec.Q4: 16, Codec.Q2: 4, Codec.TERNARY: 3, Codec.SIGN: 2}
+_LIMITS: Final = {Codec.Q8: 127, Codec.Q4: 7, Codec.FIVE: 2}
+"""Codes that are written are whole numbers of steps, up to so many on each side of zero."""
+_BASE: Final = {Codec.Q4: 16, Codec.Q2: 4, Codec.FIVE: 5}
 """A byte is a number in this base; its lowest digit comes first."""
-_OFFSET: Final = {Codec.Q4: 8.0, Codec.Q2: 1.5, Codec.TERNARY: 1.0, Codec.SIGN: 0.5}
-"""From a code around zero to its digit."""
-_LOUDEST: Final = {Codec.Q2: 0.4, Codec.SIGN: 2.0}
-"""Noise to energy from which zeros must be among the levels: that of sparse tensors."""
+_ZERO: Final = {Codec.Q4: 8, Codec.FIVE: 2}
+"""The digit that stands for zero."""
 _TINY: Final = torch.finfo(torch.float64).tiny
 _LEAST_HALF: Final = 2.0**-24
 _LARGEST_HALF_EXPONENT: Final = 15
@@ -43,24 +43,15 @@ class Coded:
     deflated: int = 0
 
 
-def encode(signature: Float32[Tensor, "*shape"], codec: Codec) -> Coded:
-    """Pack a finite signature; the codecs with scales need a dimension."""
-    return _encode_rows(signature, codec)[0] if codec.has_scales else _encode(signature, codec)
+def encode(
+    signature: Float32[Tensor, "*shape"], codec: Codec, coarse: float | None = None
+) -> Coded:
+    """Pack a finite signature; the codecs with scales need a dimension.
 
-
-def encode_closely(signature: Float32[Tensor, "*shape"], codec: Codec) -> tuple[Codec, Coded]:
-    """Pack a finite signature, with zeros among its levels where it has many.
-
-    Two bits and signs have no zero: noise would be put wherever a sparse signature is silent.
+    `coarse` is the step in units of the root mean square; None: each row has steps of its own, as
+    fine as the codec can. No release writes `q2` any more.
     """
-    if codec not in _LOUDEST:
-        return codec, encode(signature, codec)
-    coded, noise = _encode_rows(signature, codec)
-    if noise > _LOUDEST[codec]:
-        instead, less = _encode_rows(signature, Codec.TERNARY)
-        if less < noise:
-            return Codec.TERNARY, instead
-    return codec, coded
+    return _encode_rows(signature, codec, coarse) if codec.has_scales else _encode(signature, codec)
 
 
 def decode(coded: Coded, codec: Codec, shape: tuple[int, ...]) -> Float32[Tensor, "*shape"]:
@@ -98,18 +89,9 @@ def _levels(codes: UInt8[Tensor, " bytes"], codec: Codec) -> Float32[Tensor, " n
 def _table(codec: Codec) -> Float32[Tensor, "256 each"]:
     """What the codes of each byte stand for."""
     base, each = _BASE[codec], per_byte(codec)
-    table = [[_level(codec, byte // base**i % base) for i in range(each)] for byte in range(256)]
+    values = LEVELS if codec is Codec.Q2 else [float(d - _ZERO[codec]) for d in range(base)]
+    table = [[values[byte // base**i % base] for i in range(each)] for byte in range(256)]
     return torch.tensor(table, dtype=torch.float32)
-
-
-def _level(codec: Codec, digit: int) -> float:
-    match codec:
-        case Codec.Q2:
-            return LEVELS[digit]
-        case Codec.SIGN:
-            return 2.0 * digit - 1.0
-        case _:
-            return digit - _OFFSET[codec]
 
 
 # ── packing ──────────────────────────────────────────────────────────────────────────────────
@@ -124,42 +106,34 @@ def _encode(signature: Float32[Tensor, "*shape"], codec: Codec) -> Coded:
     return Coded(exponent, nothing.to(torch.uint8), halves)
 
 
-def _encode_rows(signature: Float32[Tensor, "*shape"], codec: Codec) -> tuple[Coded, float]:
-    """The tensor packed, and its noise: (||Q||^2 - ||R||^2) / ||R||^2."""
+def _encode_rows(signature: Float32[Tensor, "*shape"], codec: Codec, coarse: float | None) -> Coded:
     if not signature.numel():
         nothing = torch.empty(0, dtype=torch.uint8, device=signature.device)
-        return Coded(0, nothing, nothing.new_zeros(signature.shape[0]).half()), 0.0
+        return Coded(0, nothing, nothing.new_zeros(signature.shape[0]).half())
     rows = signature.reshape(signature.shape[0], -1)
-    exponents = fitting.peak_exponents(rows)
+    peak, exponents = fitting.peaks(rows)
+    block, limit = _block(rows, codec), _LIMITS[codec]
+    given = None if coarse is None else fitting.coarse_steps(rows, peak, exponents, coarse, block)
     codes, products = [], []
-    for part in _parts(rows, exponents, codec):
-        fitted, found = fitting.fit(part, codec)
-        codes.append(_packed(fitted.reshape(-1), codec))
+    for number, part in enumerate(fitting.scaled(rows, exponents, block)):
+        own = slice(number * block, (number + 1) * block)
+        steps = fitting.fine_steps(part, peak[own], limit) if given is None else given[own]
+        levels, found = fitting.fit(part, steps, limit)
+        codes.append(_packed(levels.reshape(-1), codec))
         products.append(found)
-    energy, along, square = torch.cat(products, dim=1)
-    # What makes up for shrinkage; an all-zero channel stays exactly zero.
+    exponent, halves = _scales(torch.cat(products, dim=1), exponents)
+    return _deflated(Coded(exponent, torch.cat(codes), halves))
+
+
+def _scales(
+    products: Products, exponents: Int32[Tensor, " rows"]
+) -> tuple[int, Float16[Tensor, " rows"]]:
+    """What makes up for shrinkage, in halves; an all-zero channel stays exactly zero."""
+    energy, along = products
     gain = torch.where(energy > 0, energy / along.clamp(min=_TINY), 0.0)
-    power = torch.ldexp(torch.ones_like(gain), exponents)
-    exponent, halves = _halves(gain * power)
+    exponent, halves = _halves(torch.ldexp(gain, exponents))
     # A scale that underflows would silence a channel that is not zero.
-    halves = torch.where((gain > 0) & (halves == 0), _LEAST_HALF, halves).to(torch.float16)
-    coded = _deflated(Coded(exponent, torch.cat(codes), halves))
-    weights = power.square() / power.amax().square()
-    whole = float((energy * weights).sum())
-    packed = float((gain.square() * square * weights).sum())
-    return coded, packed / whole - 1 if whole > 0 else 0.0
-
-
-def _parts(
-    rows: Float32[Tensor, "rows columns"], exponents: Int32[Tensor, " rows"], codec: Codec
-) -> Iterator[Float32[Tensor, "some columns"]]:
-    """A tile's worth of rows at a time, brought to peaks from 1/2 to 1: exactly, by powers of 2."""
-    one = torch.ones_like(rows[:, :1])
-    first = -exponents[:, None] // 2  # in two steps, since 2^149 is no f32
-    factors = torch.ldexp(one, first), torch.ldexp(one, -exponents[:, None] - first)
-    block = _block(rows, codec)
-    for part, *taken in zip(*(torch.split(each, block) for each in (rows, *factors)), strict=True):
-        yield (part * taken[0]).mul_(taken[1])
+    return exponent, torch.where((gain > 0) & (halves == 0), _LEAST_HALF, halves).to(torch.float16)
 
 
 def _block(rows: Float32[Tensor, "rows columns"], codec: Codec) -> int:
@@ -176,9 +150,9 @@ def _packed(codes: Float32[Tensor, " n"], codec: Codec) -> UInt8[Tensor, " bytes
     base, each = _BASE[codec], per_byte(codec)
     places = torch.tensor([float(base**i) for i in range(each)], device=codes.device)
     unused = -codes.numel() % each
-    digits = torch.nn.functional.pad(codes, (0, unused), value=-_OFFSET[codec]) if unused else codes
+    digits = torch.nn.functional.pad(codes, (0, unused), value=-_ZERO[codec]) if unused else codes
     # By way of int8, since torch is five times slower from f32 to uint8.
-    shift = _OFFSET[codec] * float(places.sum()) - 128
+    shift = _ZERO[codec] * float(places.sum()) - 128
     numbers = torch.mv(digits.view(-1, each), places).add_(shift).to(torch.int8)
     return numbers.view(torch.uint8).bitwise_xor_(128)
 

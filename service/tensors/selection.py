@@ -31,11 +31,26 @@ class Quality(StrEnum):
     TINY = "tiny"
 
 
-_FEW_BITS: Final = {
-    Quality.HIGH: Codec.Q4,
-    Quality.STANDARD: Codec.Q2,
-    Quality.SMALL: Codec.TERNARY,
-    Quality.TINY: Codec.SIGN,
+@dataclass(frozen=True, slots=True)
+class Grain:
+    """How finely a kernel is packed.
+
+    `coarse` is the step in units of the root mean square, None: as fine as the codec can. `bits`
+    is what an element of a normally distributed signature takes once its codes are deflated.
+    """
+
+    codec: Codec
+    coarse: float | None
+    bits: float
+
+
+_EXACT: Final = Grain(Codec.F32, None, 32.0)
+_SMALL: Final = Grain(Codec.Q8, None, 7.4)
+_GRAINS: Final = {
+    Quality.HIGH: Grain(Codec.Q4, None, 3.6),
+    Quality.STANDARD: Grain(Codec.Q4, 1.1, 2.0),
+    Quality.SMALL: Grain(Codec.FIVE, 2.2, 1.1),
+    Quality.TINY: Grain(Codec.FIVE, 3.0, 0.75),
 }
 
 
@@ -134,13 +149,13 @@ def parse_projection(value: str) -> Projection:
         raise errors.BadRequest(f"projection {value!r:.40} is not one of auto, none") from error
 
 
-def kernel_codec(quality: Quality, numel: int) -> Codec:
+def kernel_grain(quality: Quality, numel: int) -> Grain:
     """How a kernel of `numel` elements is packed."""
     if quality is Quality.EXACT:
-        return Codec.F32
+        return _EXACT
     if numel <= SMALL_ELEMENTS:
-        return Codec.Q8
-    return _FEW_BITS[quality]
+        return _SMALL
+    return _GRAINS[quality]
 
 
 def rider_codec(quality: Quality) -> Codec:

@@ -1,21 +1,16 @@
 """Pulled files against a reference that shares no code with the service.
 
-The reference reads patch files by the drawing in `layout/patchfile.py` with the safetensors library
+The reference reads patch files by the drawing of `layout/patchfile` with the safetensors library
 and numpy alone, and carries the contract out in plain torch.
 """
 
-import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from safetensors.numpy import load as load_arrays
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -24,6 +19,7 @@ from service.layout.pieces import Change, WeightFile, file_digest
 from service.layout.sidecar import AppliedRecipe
 from service.names import Digest
 from tests.e2e.bench import Bench, refused
+from tests.layout.patchfile import plain
 
 pytestmark = pytest.mark.xdist_group("service")
 
@@ -33,7 +29,6 @@ DTYPES = {
     "text/model.safetensors": torch.float32,
     "text/wide.safetensors": torch.float64,
 }
-LEVELS = np.array([-1.510, -0.4528, 0.4528, 1.510], "float32")
 RECIPES = ("main+fog=1", "main+fog=-0.75+snow=1.25", "main+snow=0.0001", "main+fog=2+snow=-2")
 
 
@@ -85,37 +80,8 @@ def _pulled(bench: Bench, path: str, recipe: str) -> bytes:
 
 def _signature(content: bytes) -> Iterator[tuple[str, str, str, Tensor]]:
     """The file, name, kind and values of each tensor of a patch file."""
-    arrays = load_arrays(content)
-    index = json.loads(zlib.decompress(arrays["index"].tobytes()))
-    columns = index["tensors"]
-    codes, halves = arrays["codes"], arrays["halves"]
-    for row in range(len(columns["name"])):
-        shape = tuple(columns["shape"][row])
-        many, rows = int(np.prod(shape)), shape[0]
-        codec, length = columns["codec"][row], columns["bytes"][row]
-        taken = {"f32": 0, "f16": many}.get(codec, rows)
-        own, codes = codes[:length], codes[length:]
-        scales, halves = halves[:taken], halves[taken:]
-        power = np.float32(2.0 ** columns["exponent"][row])
-        values = UNPACK[codec](own, scales.astype("float32") * power, many).reshape(shape)
-        where = index["files"][columns["file"][row]]
-        yield where, columns["name"][row], columns["kind"][row], torch.from_numpy(values)
-
-
-Array = NDArray[Any]
-UNPACK: dict[str, Callable[[Array, Array, int], Array]] = {
-    "f32": lambda own, _, many: own.view("<f4")[:many].copy(),
-    "f16": lambda _, scaled, __: scaled,
-    "q8": lambda own, scales, many: own.view("i1")[:many].astype("float32") * _each(scales, many),
-    "q2": lambda own, scales, many: (
-        LEVELS[np.stack([(own >> shift) & 3 for shift in (0, 2, 4, 6)], axis=1).reshape(-1)[:many]]
-        * _each(scales, many)
-    ),
-}
-
-
-def _each(scales: Array, many: int) -> Array:
-    return np.repeat(scales, many // len(scales))
+    for file, name, kind, values in plain.decode(content):
+        yield file, name, kind, torch.from_numpy(values.copy())
 
 
 def _reference(

@@ -110,12 +110,18 @@ def test_a_projection_is_auto_or_none() -> None:
 
 
 def test_small_kernels_stay_at_eight_bits() -> None:
-    assert selection.kernel_codec(Quality.STANDARD, 4096) is Codec.Q8
-    assert selection.kernel_codec(Quality.STANDARD, 4097) is Codec.Q2
-    assert selection.kernel_codec(Quality.HIGH, 4097) is Codec.Q4
-    assert selection.kernel_codec(Quality.SMALL, 4096) is Codec.Q8
-    assert selection.kernel_codec(Quality.SMALL, 4097) is Codec.TERNARY
-    assert selection.kernel_codec(Quality.TINY, 4096) is Codec.Q8
-    assert selection.kernel_codec(Quality.TINY, 4097) is Codec.SIGN
-    assert selection.kernel_codec(Quality.EXACT, 1) is Codec.F32
+    for quality in (Quality.HIGH, Quality.STANDARD, Quality.SMALL, Quality.TINY):
+        assert selection.kernel_grain(quality, 4096).codec is Codec.Q8
+        assert selection.kernel_grain(quality, 4097).codec is not Codec.Q8
+    assert selection.kernel_grain(Quality.EXACT, 1).codec is Codec.F32
+
+
+def test_a_lower_quality_has_fewer_bits() -> None:
+    bits = [selection.kernel_grain(quality, 4097).bits for quality in Quality]
+
+    assert bits == sorted(set(bits), reverse=True)
+
+
+def test_what_rides_along_has_sixteen_bits_or_all() -> None:
+    assert selection.rider_codec(Quality.EXACT) is Codec.F32
     assert selection.rider_codec(Quality.STANDARD) is Codec.F16

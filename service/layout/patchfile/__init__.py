@@ -20,7 +20,7 @@
         "name":     ["conv1.weight", "bn1.running_var"],
         "shape":    [[16, 1, 3, 3], [16]],
         "kind":     ["additive", "log-ratio"],
-        "codec":    ["q2", "f16"],
+        "codec":    ["five", "f16"],
         "exponent": [-19, -12],                 e, from -126 to 127
         "deflated": [0, 0],                     bytes of a DEFLATE stream; 0: there is none
         "kernel":   [1, 0]},                    1: its norms stand in `norms`
@@ -29,19 +29,18 @@
 What a tensor takes of `halves` and `codes` follows from its codec and its shape (n elements, c
 rows: its first extent). D, the tensor that a build adds, is made from them in f32:
 
-    codec    halves  codes          element i of D, in row r
-    f32      -       4·n bytes      the f32 number i
-    f16      n       -              half[i] · 2^e
-    q8       c       n bytes        int8(byte i) · s[r]
-    q4       c       ⌈n/2⌉ bytes    (nibble i - 8) · s[r]            low nibble first
-    q2       c       ⌈n/4⌉ bytes    LEVELS[pair of bits i] · s[r]    lowest bits first
-    ternary  c       ⌈n/5⌉ bytes    (digit i - 1) · s[r]             five digits a byte
-    sign     c       ⌈n/8⌉ bytes    (2·bit i - 1) · s[r]             lowest bit first
+    codec  halves  codes            element i of D, in row r
+    f32    -       4·n bytes        the f32 number i
+    f16    n       -                half[i] · 2^e
+    q8     c       n bytes          int8(byte i) · s[r]
+    q4     c       ⌈n/2⌉ bytes      (nibble i - 8) · s[r]            low nibble first
+    five   c       ⌈n/3⌉ bytes      (digit i - 2) · s[r]             three digits to base 5 a byte
+    q2     c       ⌈n/4⌉ bytes      LEVELS[pair of bits i] · s[r]    lowest bits first
 
 with the channel scale s[r] = half[r] · 2^e rounded to f32, and one f32 multiplication an element.
-Digit i of `ternary` is ⌊byte / 3^(i mod 5)⌋ mod 3 of byte ⌊i / 5⌋. LEVELS are f32(-1.510),
+Digit i of `five` is ⌊byte / 5^(i mod 3)⌋ mod 5 of byte ⌊i / 3⌋. LEVELS are f32(-1.510),
 f32(-0.4528), f32(0.4528), f32(1.510), the quantizer of four levels for a normal distribution (Max
-1960, table I). What is unused of a tensor's last byte is zero.
+1960, table I); `q2` is read and no more written. What is unused of a last byte is zero.
 
 Where `deflated` is not 0, so many bytes of `codes` stand for the tensor's: a raw DEFLATE stream
 (RFC 1951) that inflates to exactly the bytes in the table, and is at most 8 times shorter than

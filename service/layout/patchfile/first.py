@@ -8,8 +8,8 @@
                 "weight_norm": [1.42, null],    ‖W‖ of the clean kernel
                 "sha256":      ["9f…", "04…"]}  of D: f32, little endian, row by row
 
-The codecs are those of the drawing in the package's docstring without `ternary` and `sign`; no
-stream is deflated, and nothing stands behind the JSON's zlib stream. Written until November 2026.
+The codecs are those of the drawing in the package's docstring without `five`; no stream is
+deflated, and nothing stands behind the JSON's zlib stream. Written until November 2026.
 """
 
 import re

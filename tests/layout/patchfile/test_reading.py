@@ -55,8 +55,8 @@ SOME = [
     _packed("scale", Codec.F32, (), "other.safetensors"),
     _packed("conv2.weight", Codec.Q4, (3, 5)),
     _packed("small.weight", Codec.Q8, (2, 2)),
-    _packed("conv3.weight", Codec.TERNARY, (4, 25), deflated=15),
-    _packed("conv4.weight", Codec.SIGN, (3, 3)),
+    _packed("conv3.weight", Codec.FIVE, (4, 25), deflated=25),
+    _packed("conv4.weight", Codec.FIVE, (4, 5)),
 ]
 
 
@@ -214,7 +214,7 @@ def test_an_index_that_lies_is_refused(change: Callable[[dict[str, Any]], object
         _put("bytes", 11),
         _put("bytes", 2**60),
         _put("bytes", 12.0),
-        _put("codec", "ternary"),
+        _put("codec", "five"),
         _put("sha256", "0" * 63),
         _put("sha256", "G" * 64),
         _put("sha256", None),
