@@ -43,7 +43,7 @@ class Commands:
         ]
         if fetched:
             found.append(Command("curl", "\n".join(fetched)))
-        return found
+        return [*found, self._hub(name, number)]
 
     def of_patch(
         self, patch: str, number: int, clean: str | None, paths: Sequence[str]
@@ -84,9 +84,30 @@ class Commands:
             Command(
                 "A file that you have, in place",
                 in_place,
-                "undo gives back the very bytes of the base, and needs no service.",
+                "undo gives back the very bytes of the base, and needs no service. "
+                "--patch-only fetches the patches alone and computes here.",
             ),
+            Command(
+                "The same into a copy",
+                self._patchbay(f"pull {reference} --into {target} -o {quote('patched-' + out)}"),
+                "Fetches the changed tensors alone, and checks the sha256 of the whole.",
+            ),
+            self._hub(model, recipe),
         ]
+
+    def to_evaluate(
+        self, reference: str, base: str | None, data_set: str | None, corruption: str | None
+    ) -> Command:
+        """Measure a patch at several scales."""
+        about = f"--data-set {quote(data_set or 'DATA_SET')}"
+        about += f" --corruption {quote(corruption or 'CORRUPTION')}"
+        return Command(
+            "Measure it with your own function",
+            self._patchbay(
+                f"evaluate {reference} measure.py:accuracy --on {base or 'MODEL'} {about}"
+            ),
+            'accuracy(path) gets the patched weights and returns {"accuracy": 0.81, "n": 1000}.',
+        )
 
     def of_channel(self, channel: str, model: str, paths: Sequence[str]) -> list[Command]:
         """Follow a channel, and move it."""
@@ -111,6 +132,20 @@ class Commands:
     def _patchbay(self, command: str) -> str:
         elsewhere = "" if self.url == DEFAULT_URL else f" --url {quote(self.url)}"
         return f"patchbay {command}{elsewhere}"
+
+    def to_compare(self, references: Sequence[str]) -> Command:
+        """Compare patches each with each."""
+        named = " ".join(references)
+        return Command("Compare them exactly", self._patchbay(f"similar {named}"))
+
+    def _hub(self, model: str, revision: str) -> Command:
+        token = "" if self.parts.anonymous_read else 'HF_TOKEN="$PATCHBAY_TOKEN" '
+        download = f"hf download {model} --revision {quote(revision)}"
+        return Command(
+            "Hugging Face clients",
+            f"HF_ENDPOINT={quote(self.url)} {token}{download}",
+            "Any recipe is a revision; transformers and timm read it alike.",
+        )
 
     def _curl(self, path: str, out: str, *, open_: bool, options: str = "") -> str:
         token = "" if open_ else ' -H "Authorization: Bearer $PATCHBAY_TOKEN"'

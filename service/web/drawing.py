@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 from urllib.parse import quote, urlencode
 
 import jinja2
@@ -104,6 +104,8 @@ def environment(assets: Assets) -> jinja2.Environment:
         scale=scale,
         number=number,
         model_url=model_url,
+        patch_url=patch_url,
+        cosine=cosine,
     )
     return made
 
@@ -169,6 +171,23 @@ def _label(text: str, address: str, active: bool) -> Markup:  # noqa: FBT001  # 
     return link.format(address, urlencode({"label": text}), current, text)
 
 
+class Likeness(Protocol):
+    """A cosine, and one standard deviation of it where it is an estimate."""
+
+    @property
+    def cosine(self) -> float:
+        """From -1 to 1."""
+
+    @property
+    def error(self) -> float:
+        """0: it is exact."""
+
+
+def cosine(of: Likeness) -> str:
+    """A cosine; an estimate with what it may be off by, two standard deviations."""
+    return f"{of.cosine:+.3f}" if of.error == 0 else f"{of.cosine:+.2f} ± {2 * of.error:.2f}"
+
+
 def scale(value: Decimal | str) -> str:
     """A scale as recipes write it."""
     return names.scale_text(Decimal(value))
@@ -178,3 +197,9 @@ def model_url(reference: str) -> str:
     """The page of `namespace/name@number`."""
     name, _, number = reference.partition("@")
     return f"/models/{name}?version={number}"
+
+
+def patch_url(reference: str) -> str:
+    """The page of patch `namespace/name@number`."""
+    name, _, number = reference.partition("@")
+    return f"/patches/{name}?version={number}"

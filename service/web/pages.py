@@ -9,6 +9,7 @@ from service.web import (
     assets,
     builds,
     channels,
+    comparing,
     drawing,
     home,
     models,
@@ -24,7 +25,7 @@ def install(app: FastAPI) -> None:
     files = assets.Assets()
     app.state.assets = files
     app.state.templates = drawing.environment(files)
-    for noun in (assets, signin, home, models, patches, channels, operations, builds):
+    for noun in (assets, signin, home, models, comparing, patches, channels, operations, builds):
         app.include_router(noun.router)
 
 

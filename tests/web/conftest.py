@@ -26,6 +26,7 @@ from service.settings import Settings
 from service.tensors.selection import First
 from tests.factories import publish_model, signature
 from tests.pairs import Bench, Extracted, Three, weights
+from tests.web import findings
 
 Sessions = sessionmaker[Session]
 CARD = "Trained on **snow**.\n\n<script>alert(1)</script>"
@@ -104,7 +105,7 @@ class Catalogue:
     ) -> None:
         """Publish a patch version with the summary of an extraction."""
         given = replace(
-            signature(name),
+            signature(name, clean=lineage["clean"].weights_digest if "clean" in lineage else None),
             summary=extracted.result.summary,
             size_bytes=len(extracted.content),
         )
@@ -158,6 +159,24 @@ def catalogue(empty: Catalogue, extracted: Extracted) -> Catalogue:
         channels.add(session, stable, part, seen=1, by=OWNER)
         channels.rescale(session, stable, fog, Decimal("0.5"), seen=2, by=OWNER)
     return empty
+
+
+@pytest.fixture
+def found(catalogue: Catalogue, extracted: Extracted) -> Catalogue:
+    """The catalogue with two patches more, and what was found of all three."""
+    clean = catalogue.model("vision/net", content="clean")
+    for name in ("vision/haze", "vision/snow"):
+        catalogue.patch(name, extracted, clean=clean)
+    with catalogue.sessions.begin() as session:
+        versions = [
+            patches.resolve(session, patch_name(f"vision/{name}"), 1)
+            for name in ("fog", "haze", "snow")
+        ]
+        findings.measure(session, versions[0], clean)
+        findings.index(session, versions)
+        for chosen in (versions, versions[:2]):
+            findings.compare(session, chosen)
+    return catalogue
 
 
 def extracted_profile(extracted: Extracted) -> bytes:

@@ -154,7 +154,7 @@ def test_a_page_costs_a_handful_of_queries(client: TestClient, app: FastAPI) -> 
     most = {
         "/": 2,
         "/models/vision/net": 9,
-        "/patches/vision/fog": 5,
+        "/patches/vision/fog": 7,
         "/channels/vision/stable": 5,
         "/builds": 3,
     }

@@ -48,7 +48,10 @@ class PatchVersionShown:
     withdrawn_at: datetime | None
     withdrawn_reason: str | None
     deleted_at: datetime | None
-    clean_version_id: int | None
+    clean_digest: str | None
+    requirement_id: int | None
+    clean_paths: list[str]
+    """The weight files of the clean model; none where it is not known here."""
     clean: str | None
     robust: str | None
     origin: str | None
@@ -141,7 +144,9 @@ def _with_lineage() -> Select[Any]:
         PatchVersion.withdrawn_at,
         PatchVersion.withdrawn_reason,
         PatchVersion.deleted_at,
-        PatchVersion.clean_version_id,
+        PatchVersion.clean_digest,
+        PatchVersion.requirement_id,
+        func.array(_weight_paths(PatchVersion.clean_version_id).scalar_subquery()),
         *(reference(version, model) for version, model in models),
     ).outerjoin(Blob, Blob.digest == PatchVersion.profile_digest)
     roles = (
@@ -180,7 +185,9 @@ def uses(session: Session, model: Model) -> list[Use]:
 
 def weight_paths(session: Session, version_id: int | None) -> list[str]:
     """The paths of a model version's weight files; none where the version is not known."""
-    query = select(ModelFile.path).where(
-        ModelFile.version_id == version_id, ModelFile.is_weights.is_(True)
-    )
-    return list(session.scalars(query.order_by(ModelFile.path)))
+    return list(session.scalars(_weight_paths(version_id)))
+
+
+def _weight_paths(version_id: Any) -> Select[str]:
+    of_version = ModelFile.version_id == version_id, ModelFile.is_weights.is_(True)
+    return select(ModelFile.path).where(*of_version).order_by(ModelFile.path)
