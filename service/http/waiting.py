@@ -137,10 +137,11 @@ async def until(
     *,
     done: Callable[[State], bool],
     wait_s: float,
+    again_s: float = READ_AGAIN_S,
 ) -> State:
     """Read a state until it is as wanted, at most for `wait_s`; answers the last one read.
 
-    No longer than the process is to live.
+    No longer than the process is to live. It is read at most once in `again_s`.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait_s
@@ -150,7 +151,7 @@ async def until(
             state = await read(sessions, look)
             if done(state) or listener.ended or not await changes.wait(deadline - clock()):
                 return state
-            await asyncio.sleep(min(read_at + READ_AGAIN_S, deadline) - clock())
+            await asyncio.sleep(min(read_at + again_s, deadline) - clock())
 
 
 async def ended(
@@ -160,8 +161,9 @@ async def ended(
     return await until(
         listener,
         sessions,
-        events.of_operation(operation_id),
+        events.of_end(operation_id),
         lambda session: OperationView.model_validate(operations.find(session, operation_id)),
         done=lambda operation: operation.state.ended,
         wait_s=wait_s,
+        again_s=0,  # it ends once
     )

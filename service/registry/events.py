@@ -22,6 +22,11 @@ def of_operation(operation_id: str) -> str:
     return f"operation:{operation_id}"
 
 
+def of_end(operation_id: str) -> str:
+    """The topic of an operation's end alone."""
+    return f"operation:{operation_id}:end"
+
+
 def of_channel(key: str) -> str:
     """The topic of a channel's moves."""
     return f"channel:{key}"

@@ -251,6 +251,7 @@ def _end(
             .values(state=EXPIRED)
         )
     events.announce(session, events.of_operation(operation.id))
+    events.announce(session, events.of_end(operation.id))
 
 
 def problem_of(error: errors.PatchbayError) -> dict[str, Any]:

@@ -194,7 +194,8 @@ class TestWhereReadingNeedsAToken:
 
 def _waiting(app: FastAPI, operation_id: str) -> int:
     parts: Parts = app.state.parts
-    return len(parts.listener._waiting.get(events.of_operation(operation_id), ()))
+    topics = events.of_operation(operation_id), events.of_end(operation_id)
+    return sum(len(parts.listener._waiting.get(topic, ())) for topic in topics)
 
 
 def _reading(sessions: Sessions) -> int:
