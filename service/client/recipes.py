@@ -110,14 +110,17 @@ class Builds:
     ) -> list[BuildView]:
         """Have many recipes on one base built in one walk over it, and wait for all of them.
 
-        Raises `OperationProblem`, and `ServiceProblem` for a recipe that could not be carried out.
+        Raises `OperationProblem`, also for a recipe that could not be carried out, and
+        `ServiceProblem`.
         """
         body = RequestSweep(recipes=list(recipes), require=require)
-        response = self.transport.send("POST", "/v1/sweeps", body=body)
-        if response.status_code == _ACCEPTED:
+        # Asked again, what is missing after one sweep fails the next one with its reason.
+        for _ in range(2):
+            response = self.transport.send("POST", "/v1/sweeps", body=body)
+            if response.status_code != _ACCEPTED:
+                return read(response, SweepView).builds
             Operations(self.transport).wait(read(response, OperationView).id, watch=watch)
-            return [self.ready(recipe, require=require) for recipe in recipes]
-        return read(response, SweepView).builds
+        return [self.ready(recipe, require=require) for recipe in recipes]
 
     def manifest(self, build_id: str) -> dict[str, Any]:
         """What a build is made of, for machines."""
