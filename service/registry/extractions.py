@@ -159,7 +159,7 @@ def record(session: Session, operation: Operation, made: Sequence[Made]) -> dict
     """
     names = [patch_name(name) for name in _robust(operation.request)]
     if operation.request["dry_run"]:
-        results = [_planned(session, name, one) for name, one in zip(names, made, strict=True)]
+        results = [_planned(session, one) for one in made]
     else:
         used = inputs(session, operation.request)
         results = [
@@ -168,13 +168,13 @@ def record(session: Session, operation: Operation, made: Sequence[Made]) -> dict
         ]
     if "patch" in operation.request:
         return results[0]
-    return {"dry_run": operation.request["dry_run"], "extractions": results}
+    listed = [{"patch": str(name), **one} for name, one in zip(names, results, strict=True)]
+    return {"dry_run": operation.request["dry_run"], "extractions": listed}
 
 
-def _planned(session: Session, name: Name, made: Made) -> dict[str, Any]:
+def _planned(session: Session, made: Made) -> dict[str, Any]:
     blobs.record(session, made.profile, made.profile_bytes)
     return {
-        "patch": str(name),
         "dry_run": True,
         "summary": made.summary,
         "links": {"profile": f"/v1/blobs/{made.profile}"},
