@@ -59,20 +59,26 @@ def _recovery(rows: Sequence[Row]) -> Iterator[Line]:
 
 
 def _compactness(net: str, rows: Sequence[Row], judge: Judge) -> Iterator[Line]:
-    """The smallest quality that loses no more than is allowed, at the shallow selection."""
+    """The smallest quality at the shallow selection that loses no more than is allowed."""
     label = selection_label(SHALLOW[net])
     groups = {key: some for key, some in packed(rows).items() if key[1] == label and not key[3]}
     if not groups:
         return
     exact = groups[net, label, "exact", ""]
-    good = [some for some in groups.values() if loss(judge, exact, some)[0].mean <= WANTED_LOSS]
-    best = max(good, key=lambda some: np.mean([row.ratio for row in some]))
-    lost, worst = loss(judge, exact, best)
-    ratio = float(np.mean([row.ratio for row in best]))
-    measured = f"{ratio:.0f}x, lost {lost.text(2)} points, at worst {100 * worst:.2f}"
-    wanted = f"{WANTED_RATIO}x at 0.5 points" if net == "vgg" else ""
-    verdict = _verdict(wanted, reached=ratio >= WANTED_RATIO) if wanted else ""
-    yield _line("smallest at 0.5 points lost", best, measured, verdict)
+    losses = [(some, *loss(judge, exact, some)) for some in groups.values()]
+    by_mean = [one for one in losses if one[1].mean <= WANTED_LOSS]
+    by_worst = [one for one in losses if one[2] <= WANTED_LOSS]
+    for claim, good in (("on average", by_mean), ("on each corruption", by_worst)):
+        best, lost, worst = max(good, key=lambda one: one[0][0].ratio)
+        ratio = float(np.mean([row.ratio for row in best]))
+        measured = f"{ratio:.0f}x, lost {lost.text(2)} points, at worst {100 * worst:.2f}"
+        wanted = _verdict(f"{WANTED_RATIO}x", reached=ratio >= WANTED_RATIO)
+        yield _line(
+            f"smallest, at most 0.5 points lost {claim}",
+            best,
+            measured,
+            wanted if net == "vgg" else "",
+        )
 
 
 def _elsewhere(rows: Rows) -> Iterator[Line]:

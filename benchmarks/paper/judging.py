@@ -50,9 +50,10 @@ class Ledger:
     def __post_init__(self) -> None:
         if not self.file.is_file():
             return
-        whole = self.file.read_text(encoding="ascii")
-        whole = whole[: whole.rfind("\n") + 1]
-        self.file.write_text(whole, encoding="ascii")
+        found = self.file.read_text(encoding="ascii")
+        whole = found[: found.rfind("\n") + 1]
+        if whole != found:
+            self.file.write_text(whole, encoding="ascii")
         for line in whole.splitlines():
             entry = json.loads(line)
             if "recipe" in entry:

@@ -34,7 +34,7 @@ class Spread:
 
     def text(self, digits: int = 1, unit: float = 100) -> str:
         """`91.3 ± 0.4`, by default of a share in points."""
-        mean = f"{unit * self.mean:.{digits}f}"
+        mean = f"{round(unit * self.mean, digits) + 0.0:.{digits}f}"  # never -0.0
         return mean if isnan(self.error) else f"{mean} ± {unit * self.error:.{digits}f}"
 
 

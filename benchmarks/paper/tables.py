@@ -102,7 +102,7 @@ def quality(rows: Sequence[Row], judge: Judge) -> Iterator[Line]:
     groups = packed(rows)
     for (net, selection, *_), some in groups.items():
         lost, worst = loss(judge, groups[net, selection, "exact", ""], some)
-        yield what(some) | {"lost, points": lost.text(2), "at worst": f"{100 * worst:.2f}"}
+        yield what(some) | {"lost, points": lost.text(2), "at worst": f"{100 * worst + 0.0:.2f}"}
 
 
 def packed(rows: Sequence[Row]) -> dict[tuple[str, str, str, str], list[Row]]:
@@ -197,7 +197,7 @@ def identification(answers: Sequence[Identified]) -> Iterator[Line]:
             "right": f"{sum(one.right for one in some)} of {len(some)}",
             "trusted": f"{sum(one.trusted for one in some)}",
             "trusted but wrong": f"{len(wrong_but_trusted)}",
-            "cosine to the right one": _mean([one.cosines[one.corruption] for one in some]),
+            "cosine to the right one": _mean([one.cosines.get(one.corruption, 0) for one in some]),
             "to the nearest other": _mean([_other(one) for one in some]),
         }
 
@@ -207,7 +207,8 @@ def _mean(cosines: Sequence[float]) -> str:
 
 
 def _other(one: Identified) -> float:
-    return max(cosine for label, cosine in one.cosines.items() if label != one.corruption)
+    others = (cosine for label, cosine in one.cosines.items() if label != one.corruption)
+    return max(others, default=0)
 
 
 def _scale(row: Row) -> float:
