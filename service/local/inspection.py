@@ -28,6 +28,7 @@ def inspect(path: Path) -> dict[str, Any]:
 def _patch(patch: PatchFile) -> dict[str, Any]:
     return {
         "kind": "patch",
+        "version": patch.header.metadata["version"],
         "size_bytes": patch.size_bytes,
         "parameters": dict(patch.parameters),
         "inputs": dict(patch.inputs),

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,27 @@ def test_a_broken_stream_of_codes_is_found(three: Three, bench: Bench, quality: 
         content = made.content[: where.start] + stream + made.content[where.end :]
         with pytest.raises(errors.NotAPatchFile, match=r"features\.3\.weight"):
             _verify(content)
+
+
+def test_a_small_file_cannot_claim_a_large_tensor() -> None:
+    address, digest = TensorAddress("m", "w"), "0" * 64
+    claims = [
+        Packed(address, (1, 2**30), Kind.ADDITIVE, Codec.FIVE, 0, 1.0, 1.0, digest, 3000),
+        Packed(address, (1, 2**30), Kind.ADDITIVE, Codec.Q8, 0, 1.0, 1.0, digest, 2**27 + 1),
+        Packed(address, (2**30, 0), Kind.ADDITIVE, Codec.Q8, 0, 1.0, 1.0, digest),
+    ]
+
+    tracemalloc.start()
+    for claim in claims:
+        index = patchfile.compose_index([claim], Notes())
+        header = patchfile.compose_header([claim], len(index))
+        content = header.raw + bytes(5000) + index
+        with pytest.raises((errors.NotAPatchFile, errors.NotSafetensors)):
+            _verify(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 2**20
 
 
 @pytest.mark.parametrize("version", ["1", "2"])

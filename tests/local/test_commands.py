@@ -198,6 +198,7 @@ def test_inspect_tells_a_patch_from_a_model(
     of_model = json.loads(capsys.readouterr().out)
 
     assert (of_patch["kind"], of_model["kind"]) == ("patch", "weights")
+    assert of_patch["version"] == "2"
     assert of_model["tensors"][0]["dtype"] == "F32"
     assert str(folder) not in json.dumps(of_patch)
 
