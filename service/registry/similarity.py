@@ -142,8 +142,8 @@ def record(
     if measured:
         rows = insert(MeasuredSignature).values([{"floor": -1.0, **row} for row in measured])
         session.execute(rows.on_conflict_do_nothing())
-    for start in range(0, len(neighbours), 1000):  # a statement takes 65 535 values
-        _keep(session, neighbours[start : start + 1000])
+    if neighbours:
+        _keep(session, neighbours)
     if not is_complete(session):
         bring_up_to_date(session, by=operation.created_by)
     problems = {str(row["version_id"]): row["problem"] for row in measured if row["problem"]}
@@ -151,13 +151,16 @@ def record(
 
 
 def _keep(session: Session, neighbours: Sequence[Mapping[str, Any]]) -> None:
-    row = insert(Neighbour).values(list(neighbours))
+    row = insert(Neighbour)
     changed = {
         name: row.excluded[name]
         for name in ("cosine", "error", "own_share", "other_share", "strength")
     }
     keys = ["version_id", "neighbour_id"]
-    session.execute(row.on_conflict_do_update(index_elements=keys, set_=changed))
+    session.execute(
+        row.on_conflict_do_update(index_elements=keys, set_=changed),
+        list(neighbours),  # row by row: a statement of thousands takes seconds to write
+    )
     _trim(session, {each["version_id"] for each in neighbours})
 
 
