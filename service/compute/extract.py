@@ -216,6 +216,8 @@ class _Packer:
         ready, decoded = packing.pack(
             layer, Kind.ADDITIVE, grain.codec, whole, norms, coarse=grain.coarse
         )
+        if ready.tensor.codec is Codec.F32:
+            return ready, extraction.lossless(kernel.energy, kernel.weight or 1.0)
         return ready, extraction.compare(whole, decoded, kernel.weight or 1.0)
 
     def _pack_riders(self, writer: PatchWriter) -> tuple[RiderProfile, ...]:

@@ -1,9 +1,10 @@
 """Writes a patch file tensor by tensor; the file appears, whole, when it is finished."""
 
 import hashlib
-import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -112,12 +113,15 @@ class PatchWriter:
         """Write the file; its digest and size."""
         index = compose_index(self.tensors, notes)
         header = compose_header(self.tensors, len(index))
-        self._codes.seek(0)
+        sha256 = hashlib.sha256()
         with self._path.open("wb") as out:
-            out.write(header.raw)
-            out.writelines(self._halves)
-            shutil.copyfileobj(self._codes, out, _COPY_BYTES)
-            out.write(index)
-        with self._path.open("rb") as written:
-            digest = hashlib.file_digest(written, "sha256").hexdigest()
-        return Digest(f"sha256:{digest}"), header.file_size
+            for part in chain([header.raw], self._halves, self._written(), [index]):
+                sha256.update(part)
+                out.write(part)
+        return Digest(f"sha256:{sha256.hexdigest()}"), header.file_size
+
+    def _written(self) -> Iterator[bytes]:
+        """The codes, from their file."""
+        self._codes.seek(0)
+        while part := self._codes.read(_COPY_BYTES):
+            yield part

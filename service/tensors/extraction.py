@@ -75,6 +75,11 @@ def compare(
     return Fidelity(*(value / weight for value in sums))
 
 
+def lossless(energy: float, weight: float) -> Fidelity:
+    """A signature that is kept as it is; `energy` is ||R||^2, `weight` is ||W||^2, above zero."""
+    return Fidelity(energy / weight, energy / weight, energy / weight)
+
+
 def difference(
     clean: Float[Tensor, "*shape"], robust: Float[Tensor, "*shape"]
 ) -> Float32[Tensor, "*shape"]:

@@ -15,7 +15,7 @@ from service.compute.measure import ExtractOptions
 from service.compute.pairing import Trio
 from service.compute.sources import decode
 from service.names import digest_of
-from service.tensors.selection import All, ByEnergy, First, Named, Projection, Quality
+from service.tensors.selection import All, ByEnergy, Named, Projection, Quality
 from tests.pairs import CPU, Bench, Extracted, Tensors, Three, model, one
 
 KERNELS = ["features.0.weight", "features.3.weight", "mix.weight"]
@@ -136,36 +136,6 @@ def test_the_default_keeps_the_densest_kernels(three: Three, bench: Bench) -> No
     assert made.result.summary["energy_kept"] == pytest.approx(covered, rel=1e-5)
     least = min(kernel["energy_density"] for kernel in kept)
     assert all(kernel["energy_density"] <= least for kernel in kernels if not kernel["kept"])
-
-
-def test_the_first_layers_follow_a_recorded_order(three: Three, bench: Bench) -> None:
-    by_name = bench.extract(three.trio, layers=First(1))
-    recorded = bench.extract(three.trio, layers=First(1), recorded_order=tuple(three.clean)[::-1])
-
-    assert by_name.source.patch.tensors[0].name == "features.0.weight"
-    assert recorded.source.patch.tensors[0].name == "mix.weight"
-    assert (by_name.profile["order"], recorded.profile["order"]) == ("by name", "recorded")
-
-
-def test_an_order_that_is_given_goes_before_a_recorded_one_and_need_not_be_whole(
-    three: Three, bench: Bench
-) -> None:
-    made = bench.extract(
-        three.trio,
-        layers=First(2),
-        forward_order=("model.safetensors:mix.weight",),
-        recorded_order=tuple(three.clean),
-    )
-
-    assert made.profile["order"] == "given"
-    names = [kernel["name"] for kernel in made.profile["kernels"]]
-    assert names == ["mix.weight", "features.0.weight", "features.3.weight"]
-    assert {t.name for t in made.source.patch.tensors} >= {"mix.weight", "features.1.running_var"}
-
-
-def test_an_order_that_names_no_tensor_of_the_model_is_refused(three: Three, bench: Bench) -> None:
-    with pytest.raises(errors.BadRequest, match=r"'mixed\.weight'"):
-        bench.extract(three.trio, forward_order=("mixed.weight", "mix.weight"))
 
 
 @pytest.mark.parametrize("quality", list(Quality))
