@@ -79,7 +79,7 @@ def test_packing_is_warned_of_by_what_it_may_cost(bench: Bench) -> None:
     random = torch.Generator().manual_seed(2)
     clean = {"body.weight": torch.randn(128, 128, generator=random)}
     change = torch.randn(128, 128, generator=random)
-    small, large = ({"body.weight": clean["body.weight"] + x * change} for x in (0.25, 0.6))
+    small, large = ({"body.weight": clean["body.weight"] + x * change} for x in (0.4, 0.8))
 
     quiet = bench.extract(Trio(one(clean), one(small), None), quality=Quality.STANDARD)
     loud = bench.extract(Trio(one(clean), one(large), None), quality=Quality.STANDARD)
