@@ -15,6 +15,7 @@ from service.compute.pairing import Trio
 from service.compute.sources import ModelFiles, WeightFile
 from service.layout.disk import reader
 from service.layout.header import compose, read_header
+from service.schemas.operations import OperationView
 from service.tensors import raw
 from service.tensors.selection import Named
 
@@ -74,7 +75,9 @@ def publish(client: Client, model: str, base: Path, patches: Sequence[Path]) -> 
     for patch in patches:
         name = f"{model.partition('/')[0]}/{patch.name}"
         client.patches.put(name)
-        client.operations.wait(client.patches.publish(name, patch).id)
+        answer = client.patches.publish(name, patch)
+        if isinstance(answer, OperationView):
+            client.operations.wait(answer.id)
 
 
 def sha256_of(path: Path) -> str:
