@@ -83,7 +83,7 @@ def test_the_service_knows_the_net_s_kernels_and_their_biases() -> None:
     ]
 
     ordered = layers.forward_order(sorted(found, key=lambda layer: layer.name))
-    attached = norms.attach(ordered, recorded=False)
+    attached = norms.attach(ordered)
 
     kernels = [layer for layer in ordered if layer.role is layers.Role.KERNEL]
     assert [kernel.name for kernel in kernels] == [f"conv{n}.weight" for n in range(1, 8)]
