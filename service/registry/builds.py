@@ -59,25 +59,45 @@ def request(
 
 
 def claim(session: Session, resolved: Resolved, *, by: Principal) -> tuple[Build, Operation | None]:
-    """The build of a recipe, and the operation that is making it.
+    """The build of a recipe, and the operation that is making it; as `claim_all` does."""
+    return claim_all(session, [resolved], by=by)[resolved.canonical.digest]
 
-    Where it is neither ready nor being made, it is held until the transaction ends.
+
+def claim_all(
+    session: Session, every: Sequence[Resolved], *, by: Principal
+) -> dict[Digest, tuple[Build, Operation | None]]:
+    """The builds of recipes by their digests, and the operations that are making them.
+
+    Those neither ready nor being made are held until the transaction ends; in order of their
+    digests, since two who hold some of each other's would never end.
     """
-    made = session.get(Build, resolved.canonical.digest)
-    if made is not None and made.state == READY:
-        return made, None  # the common case, a warm pull, locks and writes nothing
-    recipe = recipes.save(session, resolved, by=by)
-    session.execute(
-        insert(Build)
-        .values(recipe_digest=recipe.digest, state=EXPIRED, created_by=by.id)
-        .on_conflict_do_nothing()
-    )
-    build = session.scalars(
+    wanted = {resolved.canonical.digest: resolved for resolved in every}
+    ready = select(Build).where(Build.recipe_digest.in_(wanted), Build.state == READY)
+    # The common case, a warm pull, locks and writes nothing.
+    found: dict[Digest, tuple[Build, Operation | None]] = {
+        Digest(build.recipe_digest): (build, None) for build in session.scalars(ready)
+    }
+    missing = sorted(wanted.keys() - found.keys())
+    if not missing:
+        return found
+    recipes.save_all(session, [wanted[digest] for digest in missing], by=by)
+    rows = [{"recipe_digest": each, "state": EXPIRED, "created_by": by.id} for each in missing]
+    session.execute(insert(Build).values(rows).on_conflict_do_nothing())
+    held = session.scalars(
         select(Build)
-        .where(Build.recipe_digest == recipe.digest)
+        .where(Build.recipe_digest.in_(missing))
+        .order_by(Build.recipe_digest)
         .with_for_update(of=Build)
         .execution_options(populate_existing=True)
-    ).one()
+    ).all()
+    for build in held:
+        digest = Digest(build.recipe_digest)
+        found[digest] = build, _under_way(session, build, wanted[digest])
+    return found
+
+
+def _under_way(session: Session, build: Build, resolved: Resolved) -> Operation | None:
+    """The operation that is making a held build; one without patches is ready at once."""
     if build.state != READY and not resolved.parts:
         build.state, build.ready_at = READY, func.now()
         session.flush()
@@ -85,8 +105,8 @@ def claim(session: Session, resolved: Resolved, *, by: Principal) -> tuple[Build
     if build.state == BUILDING and build.operation_id is not None:
         under_way = operations.find(session, build.operation_id)
         if not State(under_way.state).ended:
-            return build, under_way
-    return build, None
+            return under_way
+    return None
 
 
 def begin(

@@ -206,38 +206,44 @@ def of_commit(session: Session, model: Model, commit: str) -> Resolved:
 
 
 def save(session: Session, resolved: Resolved, *, by: Principal) -> Recipe:
-    """Record a recipe, so that its digest finds it again; once however often it is made.
+    """Record a recipe, so that its digest finds it again; as `save_all` does."""
+    save_all(session, [resolved], by=by)
+    return find(session, resolved.canonical.digest)
 
-    None of its versions can be deleted before this transaction ends, so that what it points at the
+
+def save_all(session: Session, every: Sequence[Resolved], *, by: Principal) -> None:
+    """Record recipes, in order of their digests; each once however often it is made.
+
+    None of their versions can be deleted before this transaction ends, so that what it points at a
     recipe (a channel, a build) is seen by whoever would delete one. Raises `ThingDeleted`.
     """
-    _hold(session, ModelVersion, [resolved.base])
-    _hold(session, PatchVersion, [part.version for part in resolved.parts])
-    digest = resolved.canonical.digest
-    made = session.scalar(
-        insert(Recipe)
-        .values(
-            digest=digest,
-            base_version_id=resolved.base.id,
-            canonical=resolved.canonical.json(),
-            overlay_bytes=resolved.overlay_bytes,
-            created_by=by.id,
-        )
-        .on_conflict_do_nothing()
-        .returning(Recipe.digest)
+    _hold(session, ModelVersion, [resolved.base for resolved in every])
+    _hold(session, PatchVersion, [part.version for each in every for part in each.parts])
+    by_digest = {resolved.canonical.digest: resolved for resolved in every}
+    rows = [
+        {
+            "digest": digest,
+            "base_version_id": by_digest[digest].base.id,
+            "canonical": by_digest[digest].canonical.json(),
+            "overlay_bytes": by_digest[digest].overlay_bytes,
+            "created_by": by.id,
+        }
+        for digest in sorted(by_digest)
+    ]
+    made = session.scalars(
+        insert(Recipe).values(rows).on_conflict_do_nothing().returning(Recipe.digest)
     )
-    if made is not None:
-        session.add_all(
-            RecipePatch(
-                recipe_digest=digest,
-                position=position,
-                patch_version_id=part.version.id,
-                scale=part.scale,
-            )
-            for position, part in enumerate(resolved.parts)
+    session.add_all(
+        RecipePatch(
+            recipe_digest=digest,
+            position=position,
+            patch_version_id=part.version.id,
+            scale=part.scale,
         )
-        session.flush()
-    return find(session, digest)
+        for digest in made.all()
+        for position, part in enumerate(by_digest[Digest(digest)].parts)
+    )
+    session.flush()
 
 
 def _hold(

@@ -33,9 +33,7 @@ def request(
     bases = sorted({resolved.base.reference for resolved in wanted})
     if len({resolved.base.weights_digest for resolved in wanted}) > 1:
         raise errors.SeveralBases(bases)
-    each = {resolved.canonical.digest: resolved for resolved in wanted}
-    # In order of their digests: two sweeps that hold some of each other's would never end.
-    claims = {digest: builds.claim(session, each[digest], by=by) for digest in sorted(each)}
+    claims = builds.claim_all(session, wanted, by=by)
     missing = [
         build for build, under_way in claims.values() if build.state != READY and not under_way
     ]
