@@ -70,6 +70,8 @@ class ProfileChart:
     panels: tuple[Panel, ...]
     slots: tuple[Slot, ...]
     marks: tuple[Bar, ...]
+    floors: tuple[Bar, ...]
+    """Where noise ends, in the first panel, as far as that can be seen."""
     title: str
     description: str
     first: str
@@ -99,10 +101,23 @@ def profile_chart(profile: Profile) -> ProfileChart:
             for at, kernel in enumerate(kernels)
             if kernel.kept
         ),
+        floors=_floors(kernels),
         title="Layer profile",
         description=_described(profile),
         first=_short(kernels[0].name),
         last=_short(kernels[-1].name),
+    )
+
+
+def _floors(kernels: Sequence[Kernel]) -> tuple[Bar, ...]:
+    """The noise floor of each layer, unless it lies within a pixel of the axis."""
+    _, peak = _scale(max(kernel.relative_norm for kernel in kernels))
+    bottom = TITLE_PX + PLOT_PX
+    heights = [(kernel.noise_floor or 0.0) / peak * PLOT_PX for kernel in kernels]
+    return tuple(
+        Bar(*_across(at, len(kernels)), round(bottom - height, 2), 0)
+        for at, height in enumerate(heights)
+        if 1 <= height <= PLOT_PX
     )
 
 

@@ -28,8 +28,10 @@ class Commands:
     url: str
     parts: Parts
 
-    def of_model(self, reference: str, paths: Sequence[str]) -> list[Command]:
-        """Get the files of a model version."""
+    def of_model(
+        self, reference: str, paths: Sequence[str], patch: str | None = None
+    ) -> list[Command]:
+        """Get the files of a model version; by Hub clients with `patch` on it, if one fits."""
         name, _, number = reference.partition("@")
         out = _file_out(name, paths)
         found = [Command("Command line", self._patchbay(f"pull {reference} -o {quote(out)}"))]
@@ -43,7 +45,10 @@ class Commands:
         ]
         if fetched:
             found.append(Command("curl", "\n".join(fetched)))
-        return [*found, self._hub(name, number)]
+        pull = self._patchbay(f"pull {reference} --into {quote(out)}")
+        note = "For a file that holds a patched build of it: fetches what differs alone."
+        recipe = number if patch is None else f"{number}+{_in_recipe(patch, name)}=0.5"
+        return [*found, Command("Back to this very version", pull, note), self._hub(name, recipe)]
 
     def of_patch(
         self, patch: str, number: int, clean: str | None, paths: Sequence[str]
@@ -53,9 +58,7 @@ class Commands:
         short = patch.rpartition("/")[2]
         if clean is not None:
             model, _, base = clean.partition("@")
-            same = model.partition("/")[0].lower() == patch.partition("/")[0].lower()
-            name = short if same else patch.replace("/", ".")
-            recipe = f"{base}+{name}~{number}=1"
+            recipe = f"{base}+{_in_recipe(patch, model)}~{number}=1"
             out = f"{model.rpartition('/')[2]}-{short}"
             out += ".safetensors" if len(paths) == 1 else ""
             found = self._patched(f"{model}@{recipe}", out, paths)
@@ -89,11 +92,19 @@ class Commands:
             ),
             Command(
                 "The same into a copy",
-                self._patchbay(f"pull {reference} --into {target} -o {quote('patched-' + out)}"),
-                "Fetches the changed tensors alone, and checks the sha256 of the whole.",
+                self._patchbay(f"pull {reference} --into {target} -o {quote(out)}"),
+                "Fetches the changed tensors alone.",
             ),
             self._hub(model, recipe),
         ]
+
+    def of_recipe(self, reference: str, paths: Sequence[str]) -> list[Command]:
+        """Get what a recipe gives, its versions pinned."""
+        model, _, recipe = reference.partition("@")
+        if "+" not in recipe:
+            return self.of_model(reference, paths)
+        short = model.rpartition("/")[2] + "-patched"
+        return self._patched(reference, short + (".safetensors" if len(paths) == 1 else ""), paths)
 
     def to_evaluate(
         self, reference: str, base: str | None, data_set: str | None, corruption: str | None
@@ -151,6 +162,12 @@ class Commands:
         token = "" if open_ else ' -H "Authorization: Bearer $PATCHBAY_TOKEN"'
         more = f" {options}" if options else ""
         return f"curl -fL{token}{more} -o {quote(out)} {quote(self.url + path)}"
+
+
+def _in_recipe(patch: str, model: str) -> str:
+    """How a recipe on a model names a patch."""
+    namespace, _, short = patch.partition("/")
+    return short if model.partition("/")[0].lower() == namespace.lower() else f"{namespace}.{short}"
 
 
 def _file_out(model: str, paths: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from service import names
 from service.http.deps import Reader
+from service.registry import builds
 from service.registry.access import Principal
 from service.web.assets import Assets
 
@@ -106,6 +107,8 @@ def environment(assets: Assets) -> jinja2.Environment:
         model_url=model_url,
         patch_url=patch_url,
         cosine=cosine,
+        commit=commit,
+        build_id=builds.hex_of,
     )
     return made
 
@@ -116,6 +119,7 @@ _THIN_SPACE: Final = "\u202f"
 _UNIT_STEP: Final = 1000
 _TENTH: Final = 0.1
 _WHOLE: Final = 100
+_COMMIT_DIGITS: Final = 40
 
 
 def size(size_bytes: int) -> str:
@@ -169,6 +173,11 @@ def _label(text: str, address: str, active: bool) -> Markup:  # noqa: FBT001  # 
     link = Markup('<a class="label" href="{}?{}"{}>{}</a>')
     current = Markup(' aria-current="true"') if active else ""
     return link.format(address, urlencode({"label": text}), current, text)
+
+
+def commit(recipe: str) -> str:
+    """What Hub clients call a recipe: the first 40 hex digits of its digest."""
+    return recipe.removeprefix("sha256:")[:_COMMIT_DIGITS]
 
 
 class Likeness(Protocol):

@@ -1,22 +1,26 @@
 """Pages of models."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
+from sqlalchemy.orm import Session
 
 from service import errors
 from service.db.tables.models import Alias, Model, ModelVersion
 from service.http.deps import Config, DbSession, ModelPath
 from service.http.paging import Pages
-from service.names import version_number
+from service.names import Digest, canonical_recipe, version_number
 from service.registry import aliases
 from service.registry import lines as registry_lines
 from service.registry import models as registry
+from service.schemas.models import ConversionView
 from service.web.assets import GET
 from service.web.commands import Command, Commands
 from service.web.drawing import Label, ReaderPage, Words
-from service.web.rows import channels, lines, versions
+from service.web.rows import channels, fitting, lines, versions
+from service.web.rows.fitting import FittingPatch
 from service.web.rows.lines import Search
 
 VERSIONS_SHOWN: Final = 30
@@ -57,6 +61,7 @@ def read(
     named = aliases.listed(session, model)
     shown = _shown(model, named, version)
     current = None if shown is None else registry.version(session, name, shown)
+    fits = fitting.patches(session, current) if current else []
     older = versions.of_model(session, model, before=before, limit=VERSIONS_SHOWN + 1)
     return page.draw(
         "model.html",
@@ -68,7 +73,31 @@ def read(
         before=before,
         uses=versions.uses(session, model),
         channels=channels.on_model(session, model),
-        commands=_commands(page, parts, current),
+        fits=fits,
+        told=_told(session, current),
+        commands=_commands(page, parts, current, fits),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a version tells of its making."""
+
+    ordered: int | None
+    recipe: Digest | None
+    """Of the version alone, whose commit Hub clients know; None while nobody asked for it."""
+    conversion: ConversionView | None
+
+
+def _told(session: Session, current: ModelVersion | None) -> Told | None:
+    if current is None:
+        return None
+    digest = canonical_recipe(Digest(current.weights_digest), ()).digest
+    known = versions.known(session, current.id, digest)
+    return Told(
+        known.ordered,
+        digest if known.is_recipe else None,
+        ConversionView.model_validate(current.conversion) if current.conversion else None,
     )
 
 
@@ -84,8 +113,11 @@ def _shown(model: Model, named: Sequence[Alias], revision: str | None) -> int | 
     return found or None
 
 
-def _commands(page: ReaderPage, parts: Config, current: ModelVersion | None) -> list[Command]:
+def _commands(
+    page: ReaderPage, parts: Config, current: ModelVersion | None, fits: Sequence[FittingPatch]
+) -> list[Command]:
     if current is None:
         return []
     paths = [file.path for file in current.weight_files]
-    return Commands(page.url, parts).of_model(current.reference, paths)
+    patch = next((each.patch for each in fits if each.same_base), None)
+    return Commands(page.url, parts).of_model(current.reference, paths, patch)

@@ -17,6 +17,11 @@ MAX_BYTES: Final = 8 * 2**20
 MAX_KERNELS: Final = 5000
 """What is longer is offered as a file; a picture of it would have less than a pixel a layer."""
 
+QUALITIES: Final = ("exact", "high", "standard", "small", "tiny")
+MAX_CHOICES: Final = 200
+NOISE_MARGIN: Final = 3
+"""A change of fewer times the rounding of both models is mostly that rounding."""
+
 Text = Annotated[str, Field(max_length=1000)]
 Measure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1.001, allow_inf_nan=False)]
@@ -34,11 +39,19 @@ class Kernel(BaseModel):
     energy_share: Share
     cosine_to_standard: Signed
     kept: bool
+    noise_floor: Measure | None = None
+    """What the rounding of both models alone would make of `relative_norm`."""
     codec: Text | None = None
     gain: Signed | None = None
     cosine: Signed | None = None
     relative_error: Measure | None = None
     noise_to_weight: Measure | None = None
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether its change is hardly above the rounding of the models."""
+        floor = self.noise_floor or 0.0
+        return 0 < self.relative_norm < NOISE_MARGIN * floor
 
 
 class Skipped(BaseModel):
@@ -68,6 +81,26 @@ class Profile(BaseModel):
         return len({kernel.path for kernel in self.kernels}) > 1
 
 
+class Choice(BaseModel):
+    """What one choice of layers would keep of a pair, as a dry run tells it."""
+
+    layers: Any
+    kernels: Annotated[int, Field(ge=0)]
+    parameters: Annotated[int, Field(ge=0)]
+    energy: Share
+    estimated_bytes: dict[str, Annotated[int, Field(ge=0)]]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """`estimated_bytes` of the qualities that are known, the best first."""
+        return _by_quality(self.estimated_bytes)
+
+    @property
+    def words(self) -> str:
+        """The choice in words."""
+        return in_words(self.layers)
+
+
 class Summary(BaseModel):
     """What a patch version says of itself in numbers."""
 
@@ -88,21 +121,36 @@ class Summary(BaseModel):
     noise_to_weight: float | None = None
     estimated_bytes: dict[str, int] = {}
     warnings: list[str] = []
+    choices: Annotated[list[Choice], Field(max_length=MAX_CHOICES)] = []
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """`estimated_bytes` of the qualities that are known, the best first."""
+        return _by_quality(self.estimated_bytes)
 
     @property
     def choice(self) -> str:
         """Which layers were asked for, in words."""
-        match self.layers:
-            case {"energy": share}:
-                return f"the densest, up to {float(share):.0%} of the energy"
-            case {"first": count}:
-                return f"the first {count} in forward order"
-            case {"names": globs}:
-                return "by name: " + ", ".join(str(glob) for glob in globs)
-            case "all":
-                return "all"
-            case _:
-                return ""
+        return in_words(self.layers)
+
+
+def _by_quality(sizes: Mapping[str, int]) -> dict[str, int]:
+    return {quality: sizes[quality] for quality in QUALITIES if quality in sizes}
+
+
+def in_words(layers: Any) -> str:
+    """A choice of layers, as requests write it, in words; nothing where it is none."""
+    match layers:
+        case {"energy": float() | int() as share}:
+            return f"the densest, up to {share:.0%} of the energy"
+        case {"first": count}:
+            return f"the first {count} in forward order"
+        case {"names": [*globs]}:
+            return "by name: " + ", ".join(str(glob) for glob in globs)
+        case "all":
+            return "all"
+        case _:
+            return ""
 
 
 def summary(stored: Mapping[str, Any]) -> Summary:

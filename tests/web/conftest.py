@@ -163,7 +163,7 @@ def catalogue(empty: Catalogue, extracted: Extracted) -> Catalogue:
 
 @pytest.fixture
 def found(catalogue: Catalogue, extracted: Extracted) -> Catalogue:
-    """The catalogue with two patches more, and what was found of all three."""
+    """The catalogue with two patches more, what was found of all three, and a build of two."""
     clean = catalogue.model("vision/net", content="clean")
     for name in ("vision/haze", "vision/snow"):
         catalogue.patch(name, extracted, clean=clean)
@@ -176,6 +176,7 @@ def found(catalogue: Catalogue, extracted: Extracted) -> Catalogue:
         findings.index(session, versions)
         for chosen in (versions, versions[:2]):
             findings.compare(session, chosen)
+        findings.build(session)
     return catalogue
 
 

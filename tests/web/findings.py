@@ -11,8 +11,18 @@ from sqlalchemy.orm import Session
 from service import queue
 from service.db.tables.models import ModelVersion
 from service.db.tables.patches import PatchVersion
-from service.registry import comparisons, evaluations, operations, similarity
+from service.layout.header import compose
+from service.names import digest_of
+from service.registry import (
+    builds,
+    comparisons,
+    evaluations,
+    operations,
+    recipes,
+    similarity,
+)
 from service.registry.access import OWNER
+from service.registry.builds import Overlay
 from service.schemas.evaluations import Result
 
 COSINES = [[1.0, 0.62, -0.31], [0.62, 1.0, 0.05], [-0.31, 0.05, 1.0]]
@@ -22,6 +32,7 @@ CURVES = {
     "fog": (0.48, 0.61, 0.72, 0.79, 0.76),
     "gaussian-noise": (0.35, 0.37, 0.41, 0.42, 0.4),
 }
+RECIPE = "vision/net@1+fog=0.5+haze=0.7"
 SCALES = ("0", "0.25", "0.5", "1", "1.25")
 
 
@@ -99,3 +110,19 @@ def _compared(cosines: NDArray[np.float64]) -> dict[str, Any]:
         },
         "layers": [layer],
     }
+
+
+def build(session: Session) -> None:
+    """Carry out a recipe of two patches."""
+    recipe = recipes.resolve(session, RECIPE, require="same_base")
+    digest = recipe.canonical.digest
+    made, operation = builds.request(session, recipe, by=OWNER, limits=operations.Limits())
+    assert operation is not None
+    overlay = compose((("conv.weight", "F32", (4, 3, 3, 3)),))
+    path = "model.safetensors"
+    done = Overlay(path, digest_of(b"overlay"), overlay.file_size, overlay.raw)
+    operations.begin(session, operation.id, worker="w1")
+    held = operations.hold(session, operation.id, 1)
+    operations.succeed(session, held, builds.record(session, digest, [done]))
+    session.refresh(made, ["files"])
+    made.files[0].file_digest = digest_of(b"patched")

@@ -13,6 +13,7 @@ from service.schemas.operations import Scope
 from service.settings import Settings
 from tests.pairs import Extracted
 from tests.web.chromium import Chromium, Tab
+from tests.web.findings import CURVES, SCALES
 from tests.webserver import Served, serving
 
 pytestmark = pytest.mark.browser
@@ -28,6 +29,7 @@ PATHS = [
     "/channels/vision/stable",
     "/operations",
     "/builds",
+    "/patches/compare?label=fog",
     "/login",
 ]
 TEXT_ON_GROUND = [
@@ -76,13 +78,15 @@ def operation_id(own_sessions: Sessions) -> str:
         return made.id
 
 
-@pytest.mark.usefixtures("catalogue")
+@pytest.mark.usefixtures("found")
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, False), (360, True)])
 def test_every_page_loads_quietly_and_fits_the_window(
     tab: Tab, served: Served, width: int, *, dark: bool
 ) -> None:
     tab.size(width, dark=dark)
-    for path in PATHS:
+    tab.open(f"{served.url}/builds")
+    build = tab.value("document.querySelector('td a[href^=\"/builds/\"]').getAttribute('href')")
+    for path in [*PATHS, build]:
         tab.open(served.url + path)
 
         assert tab.value("document.documentElement.scrollWidth") <= width, path
@@ -106,6 +110,30 @@ def test_the_layer_profile_is_drawn(tab: Tab, served: Served, extracted: Extract
     assert heights == pytest.approx([n / norms[0] * heights[0] for n in norms], abs=0.5)
     assert min(heights) > 1
     assert fills[0] != fills[1]
+
+
+@pytest.mark.usefixtures("found")
+@pytest.mark.parametrize("width", [1280, 360])
+def test_curves_are_drawn_where_their_numbers_say(tab: Tab, served: Served, width: int) -> None:
+    tab.size(width)
+    tab.open(f"{served.url}/patches/vision/fog")
+
+    points = tab.value(
+        "[...document.querySelectorAll('.curves > svg .trace')].map(trace =>"
+        " [...trace.querySelectorAll('.point')].map(point =>"
+        " (b => [b.x + b.width / 2, b.y + b.height / 2])(point.getBoundingClientRect())))"
+    )
+    colours = tab.value(
+        "[...document.querySelectorAll('.curves > svg .trace')]"
+        ".map(trace => getComputedStyle(trace.querySelector('.piece')).stroke)"
+    )
+    (left, low), *_, (right, _) = points[1]
+    for curve, drawn in zip(CURVES.values(), points, strict=True):
+        for scale, accuracy, (x, y) in zip(SCALES, curve, drawn, strict=True):
+            assert x == pytest.approx(left + (right - left) * float(scale) / 1.25, abs=0.5)
+            down = (points[0][0][1] - low) / (CURVES["clean"][0] - CURVES["fog"][0])
+            assert y == pytest.approx(low + down * (accuracy - CURVES["fog"][0]), abs=0.5)
+    assert len(set(colours)) == len(CURVES)
 
 
 @pytest.mark.usefixtures("catalogue")

@@ -80,6 +80,21 @@ def test_the_picture_is_described_in_words() -> None:
     assert "changes most is stem, by 0.500" in chart.description
 
 
+def test_noise_is_marked_where_it_can_be_seen() -> None:
+    loud, quiet = kernel("a", 0.4, 0.9, kept=True), kernel("b", 0.01, 0.1, kept=True)
+    found = [
+        loud.model_copy(update={"noise_floor": 1e-8}),
+        quiet.model_copy(update={"noise_floor": 0.02}),
+    ]
+
+    chart = profile_chart(Profile(order="recorded", kernels=found))
+
+    (mark,) = chart.floors
+    axis, top = chart.panels[0].ticks[0].y, chart.panels[0].ticks[-1].y
+    assert axis - mark.y == pytest.approx((axis - top) * 0.02 / 0.4, abs=0.02)
+    assert [each.is_quiet for each in found] == [False, True]
+
+
 def test_a_long_name_keeps_its_ends() -> None:
     name = "model.layers.11.self_attn.q_proj.lora.weight"
 

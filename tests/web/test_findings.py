@@ -1,13 +1,11 @@
 """What pages tell of a patch beside what it is: measurements, likeness, fit."""
 
-from decimal import Decimal
-
 import pytest
 from starlette.testclient import TestClient
 
-from service.names import patch_name
-from service.registry import patches, similarity
-from service.web.rows import evaluations
+from service.names import model_name, patch_name
+from service.registry import models, patches, similarity
+from tests.pairs import Extracted
 from tests.web import findings
 from tests.web.browsing import read
 from tests.web.conftest import Catalogue
@@ -24,19 +22,10 @@ def test_a_patch_shows_its_curves_and_the_same_in_numbers(client: TestClient) ->
     assert answer.text.count('<circle class="point" cx="') - 3 == points
     assert "digits on vision/net@1" in seen.text
     assert "fog 3 at scale 0.5: 72.0 % ± 1.4 %" in seen.text
-    assert "fog 3 48.0 % ± 1.6 61.0 % ± 1.5 72.0 % ± 1.4 79.0 % ± 1.3 76.0 % ± 1.4" in seen.text
+    assert (
+        "fog 3 48.0 % ± 1.6 61.0 % ± 1.5 72.0 % ± 1.4 79.0 % ± 1.3 76.0 % ± 1.4 1000" in seen.text
+    )
     assert "clean: 92.0% at scale 0, 87.1% at 1.25." in seen.text
-
-
-def test_seeds_of_one_condition_are_one_point(found: Catalogue) -> None:
-    with found.sessions.begin() as session:
-        fog = patches.resolve(session, patch_name("vision/fog"), 1)
-        points = evaluations.of_version(session, fog.id)
-
-    (one,) = (p for p in points if p.corruption == "fog" and p.scale == Decimal("0.5"))
-    assert one.accuracy == pytest.approx(findings.CURVES["fog"][2])
-    assert (one.images, one.seeds) == (1000, 2)
-    assert one.spread == pytest.approx(0.02 / 2**0.5)
 
 
 @pytest.mark.usefixtures("found")
@@ -96,33 +85,57 @@ def test_a_set_is_shown_exactly_where_it_was_compared_else_as_the_index_has_it(
 
 
 @pytest.mark.usefixtures("found")
-@pytest.mark.parametrize(
-    ("query", "status", "says"),
-    [
+def test_a_set_that_cannot_be_compared_is_told_about(client: TestClient) -> None:
+    for query, status, says in (
         ("", 200, "There are not two patches"),
         ("?label=%3Cscript%3E", 200, "with this label"),
         ("?patch=vision/fog", 200, "There are not two patches"),
         ("?patch=vision/fog@7&patch=vision/haze", 404, "vision/fog@7"),
         ("?patch=vision/nothing&patch=vision/haze", 404, "vision/nothing"),
         ("?patch=%3Cb%3E&patch=vision/haze", 422, "<b>"),
-    ],
-)
-def test_a_set_that_cannot_be_compared_is_told_about(
-    client: TestClient, query: str, status: int, says: str
-) -> None:
-    answer = client.get(f"/patches/compare{query}")
+    ):
+        answer = client.get(f"/patches/compare{query}")
 
-    assert answer.status_code == status
-    assert says in read(answer).text
+        assert answer.status_code == status, query
+        assert says in read(answer).text
 
 
 # ── fit ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.usefixtures("found")
-def test_a_patch_shows_the_bases_that_it_fits_and_which_it_comes_from(client: TestClient) -> None:
+def test_a_patch_shows_the_bases_that_it_fits_and_which_it_comes_from(
+    client: TestClient, extracted: Extracted
+) -> None:
     seen = read(client.get("/patches/vision/fog"))
 
     assert "vision/net@1 same base" in seen.text
     assert "vision/net-fog@1 same architecture" in seen.text
-    assert "1 : 103.9" in seen.text
+    ratio = extracted.result.summary["base_bytes"] / len(extracted.content)
+    assert f"1 : {ratio:.1f}" in seen.text
+
+
+def test_a_model_shows_the_patches_that_fit_and_how_it_was_made(
+    client: TestClient, found: Catalogue
+) -> None:
+    source = {
+        "converted": {"model.safetensors": {"path": "net.pt", "digest": "sha256:" + "ab" * 32}},
+        "tied": [{"path": "model.safetensors", "name": "head<b>", "same_as": "embed"}],
+        "left_out": [{"path": "optimizer.pt", "name": None}],
+    }
+    with found.sessions.begin() as session:
+        net = models.version(session, model_name("vision/net"), 1)
+        net.conversion, net.forward_order = source, [["model.safetensors", "conv.weight"]]
+
+    seen = read(client.get("/models/vision/net"))
+    other = read(client.get("/models/vision/start"))
+
+    assert "vision/snow@1 same base" in seen.text
+    assert "vision/snow@1 same architecture" in other.text
+    assert "recorded, 1 tensors" in seen.text
+    assert "not recorded" in other.text
+    assert f"net.pt sha256:{'ab' * 32} Tied tensors head<b> is embed" in seen.text
+    assert "Left out optimizer.pt" in seen.text
+    assert "Hub commit" in seen.text  # a channel pointed at it, so its commit is known
+    assert "Hub commit" not in other.text
+    assert "hf download vision/net --revision 1+snow=0.5" in seen.text

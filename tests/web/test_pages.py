@@ -153,7 +153,7 @@ def test_a_list_of_a_hundred_costs_as_many_queries_as_one_of_one(
 def test_a_page_costs_a_handful_of_queries(client: TestClient, app: FastAPI) -> None:
     most = {
         "/": 2,
-        "/models/vision/net": 9,
+        "/models/vision/net": 11,
         "/patches/vision/fog": 7,
         "/channels/vision/stable": 5,
         "/builds": 3,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from service.db.tables.builds import Build, BuildFile
+from service.db.tables.builds import BUILDING, Build, BuildFile
 from service.db.tables.models import Model, ModelVersion
 from service.db.tables.patches import Patch, PatchVersion
 from service.db.tables.recipes import Recipe, RecipePatch
@@ -52,6 +52,7 @@ def listed(session: Session, *, after: tuple[datetime, str] | None, limit: int) 
         .join(Recipe, Recipe.digest == Build.recipe_digest)
         .join(ModelVersion, ModelVersion.id == Recipe.base_version_id)
         .join(Model, Model.id == ModelVersion.model_id)
+        .where(or_(Build.ready_at.is_not(None), Build.state == BUILDING))
         .order_by(Build.created_at.desc(), Build.recipe_digest.desc())
     )
     if after is not None:

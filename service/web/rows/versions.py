@@ -12,6 +12,8 @@ from service import errors
 from service.db.tables.blobs import Blob
 from service.db.tables.models import Model, ModelFile, ModelVersion
 from service.db.tables.patches import Patch, PatchVersion
+from service.db.tables.recipes import Recipe
+from service.names import Digest
 from service.web.rows.lines import full_name, reference
 
 USES_SHOWN: Final = 50
@@ -158,6 +160,23 @@ def _with_lineage() -> Select[Any]:
         query = query.outerjoin(version, version.id == role)
         query = query.outerjoin(model, model.id == version.model_id)
     return query
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a model version beside its files."""
+
+    ordered: int | None
+    """Of how many tensors the forward order was recorded; None: it was not."""
+    is_recipe: bool
+    """Whether the version alone was recorded as a recipe, so that its commit finds it."""
+
+
+def known(session: Session, version_id: int, recipe: Digest) -> Known:
+    """What is known of a version whose own recipe has this digest."""
+    recorded = select(Recipe.digest).where(Recipe.digest == recipe).exists()
+    query = select(func.jsonb_array_length(ModelVersion.forward_order), recorded)
+    return Known(*session.execute(query.where(ModelVersion.id == version_id)).one())
 
 
 def uses(session: Session, model: Model) -> list[Use]:
