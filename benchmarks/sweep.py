@@ -56,7 +56,7 @@ The floor is to hash and write what the overlays hold, and nothing else. A sweep
 of the base once and decodes each signature once, but every recipe's overlay is a file of its own
 whose sha256 is recorded: where the floor alone is more than five builds, so is the sweep. Through
 the service every overlay is hashed and written once more, into the store, and every recipe costs
-about 22 statements to resolve and to claim."""
+about nine statements to resolve and some more to record."""
 
 
 @dataclass(frozen=True)
