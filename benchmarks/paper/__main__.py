@@ -41,7 +41,7 @@ def main() -> int:
         if given.only in {None, "train"}:
             train_all(nets, tell)
         if given.only in {None, "measure"}:
-            measure(nets, given.again)
+            measure(nets, given.experiments, given.again)
         if given.only in {None, "measure", "report"}:
             for file in write(nets, _judge(nets), results):
                 tell(f"wrote {file}")
@@ -51,14 +51,14 @@ def main() -> int:
     return 0
 
 
-def measure(nets: Nets, again: list[str]) -> None:
+def measure(nets: Nets, chosen: list[str], again: list[str]) -> None:
     """Measure through services of its own what can be measured by now."""
     with one_thread():
         if outdated(nets):
             with _registry(nets) as registry:
                 identify_all(registry, tell)
         with _registry(nets) as registry:
-            measure_all(registry, _judge(nets), again, tell)
+            measure_all(registry, _judge(nets), chosen, again, tell)
 
 
 @contextlib.contextmanager
@@ -88,6 +88,13 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         default=platformdirs.user_cache_path("patchbay-paper"),
         help="where nets and measurements are kept (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--experiments",
+        nargs="+",
+        choices=EXPERIMENTS,
+        default=list(EXPERIMENTS),
+        help="measure these only; several processes may share the cache, each with its own",
     )
     parser.add_argument(
         "--again",
