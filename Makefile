@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check unit test-browser test-clients test-images format clean
+.PHONY: demo test check unit test-browser test-clients test-images test-outages format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo $(ARGS)
@@ -19,7 +19,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not gpu and not browser and not images and not clients" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not gpu and not browser and not images and not clients and not outages" $(ARGS)
 
 test-browser: $(STAMP)
 	$(BIN)/pytest -m browser $(ARGS)
@@ -27,6 +27,9 @@ test-browser: $(STAMP)
 test-clients: $(STAMP)
 	$(BIN)/python -m tests.clients.environments
 	$(BIN)/pytest -m clients $(ARGS)
+
+test-outages: $(STAMP)
+	$(BIN)/pytest -m outages $(ARGS)
 
 test-images: $(STAMP)
 	$(BIN)/pytest -m images $(ARGS)

@@ -18,7 +18,7 @@ from service.names import digest_of
 from tests.e2e.bench import MAIN_FILE, Bench, refused
 from tests.service_process import ServiceProcess
 
-pytestmark = pytest.mark.xdist_group("service that ends")
+pytestmark = [pytest.mark.outages, pytest.mark.xdist_group("service that ends")]
 
 MIB = 2**20
 GOES_ON_S = 5.0
