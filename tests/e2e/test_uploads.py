@@ -16,6 +16,8 @@ from service.names import digest_of
 from tests.seaweed import Seaweed, free_ports
 from tests.service_process import ServiceProcess
 
+pytestmark = pytest.mark.outages
+
 MIB = 2**20
 CONTENT = random.Random(4).randbytes(34 * MIB)  # noqa: S311  # three parts
 DIGEST = digest_of(CONTENT)
