@@ -100,8 +100,9 @@ def nginx(folder: Path, file: Path) -> Iterator[Server]:
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config = folder / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""  # else its children could not read the file
     config.write_text(f"""
-        daemon off; worker_processes auto; pid {folder}/pid; error_log {folder}/error.log;
+        {user} daemon off; worker_processes auto; pid {folder}/pid; error_log {folder}/error.log;
         events {{}}
         http {{
             access_log off; sendfile on; tcp_nopush on; {temporary}

@@ -1,10 +1,12 @@
 """Carry out recipes: write one overlay a weight file, of the tensors that the patches touch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
+from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 import torch
@@ -12,25 +14,33 @@ from torch import Tensor
 
 from service import errors
 from service.compute.crew import crew
-from service.compute.sources import PatchSource, decode, load
+from service.compute.sources import PatchSource, load_part, unpack
 from service.layout import fit
+from service.layout.disk import RangeReader
 from service.layout.header import Header, Read, TensorEntry
 from service.layout.overlay import OverlayWriter, Sink, overlay_header
 from service.layout.patchfile import SignatureTensor
 from service.names import Digest, TensorAddress
-from service.tensors import arithmetic, raw
+from service.tensors import arithmetic, codec, raw
+from service.tensors.codec import Unpacked
 
 Progress = Callable[[float], None]
-"""Told how much is done, from 0 to 1, after each tensor; what it raises ends the work."""
+"""Told how much is done, from 0 to 1, after each part of a tensor; what it raises ends the work."""
 
 Recipe = Sequence[tuple[PatchSource, Decimal]]
 """Patches in canonical order with their scales, none of them zero."""
 
 _NAMED: Final = 10
-_COPIES: Final = 5
-"""A tensor of f16 in work beside its result: as it was, and two of f32."""
-_BUDGET_BYTES: Final = 2**26
-"""What tensors in work may take together; one that takes more is worked on alone."""
+_FEW: Final = codec.ALIGNED * 2**14
+_MANY: Final = codec.ALIGNED * 2**18
+"""Elements that are worked on at once; a tensor is cut into parts of so many."""
+_WORKING_BYTES: Final = 16
+"""What an element takes while it is worked on, beside its results."""
+_WIDEST_BYTES: Final = 8
+_BUDGET_BYTES: Final = 2**24
+"""What the parts at work may take together; one that takes more is worked on alone."""
+
+_Key = tuple[int, TensorAddress]
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,11 @@ class _Step:
     source: PatchSource
     tensor: SignatureTensor
     scale: Decimal
+
+    @property
+    def key(self) -> _Key:
+        """What names its signature."""
+        return id(self.source), self.tensor.address
 
 
 _Patched = memoryview | errors.ScaleOverflows | None
@@ -90,15 +105,14 @@ def build_overlays(
 ) -> dict[Path, BuildResult | errors.ScaleOverflows]:
     """Write the overlays that several recipes make of one weight file, by where each is to lie.
 
-    Each tensor of the base is read once, and each signature is decoded once a tensor. A recipe
+    Each tensor of the base is read once, and each signature is decoded once. A recipe
     whose scales overflow leaves a part of a file and its error; the others go on. Raises as
     `build_overlay` does otherwise.
     """
     arithmetic.check_denormals()
     steps = {out: _steps(base, path, recipe) for out, recipe in recipes.items()}
     touched = [t for t in base[path].tensors if any(t.name in each for each in steps.values())]
-    whole = sum(tensor.size_bytes for tensor in touched)
-    done = 0
+    whole, done = sum(prod(tensor.shape) for tensor in touched), 0
     with ExitStack() as opened:
         overlays = {
             out: _Overlay(
@@ -106,25 +120,80 @@ def build_overlays(
             )
             for out, each in steps.items()
         }
+        size = _elements_at_once(read_base, device)
 
-        def work(tensor: TensorEntry) -> list[_Patched]:
-            own = load(read_base, tensor, device)
-            decoded = _Decoded(device, keep=len(overlays) > 1)
-            return [each.patched(tensor.name, own, decoded) for each in overlays.values()]
+        def work(part: _Part) -> tuple[_Part, list[_Patched]]:
+            own = load_part(read_base, part.tensor, part.start, part.end, device)
+            decoded = _Decoded(part)
+            return part, [each.patched(part, own, decoded) for each in overlays.values()]
 
-        def cost(tensor: TensorEntry) -> int:
-            return (_COPIES + len(overlays)) * tensor.size_bytes
+        def cost(part: _Part) -> int:
+            return (part.end - part.start) * (_WORKING_BYTES + len(overlays) * _WIDEST_BYTES)
 
         threads = opened.enter_context(crew(device))
-        found = threads.map(work, touched, cost=cost, budget=_BUDGET_BYTES)
-        for tensor, answers in zip(touched, found, strict=True):
+        parts = _parts(touched, size, device)
+        for part, answers in threads.map(work, parts, cost=cost, budget=_BUDGET_BYTES):
             for overlay, answer in zip(overlays.values(), answers, strict=True):
-                overlay.take(tensor.name, answer)
-            done += tensor.size_bytes
-            progress(done / whole if whole else 1.0)
-        if not touched:
+                overlay.take(part.tensor.name, answer)
+            done += part.end - part.start
+            progress(done / whole)
+        if not done:
             progress(1.0)
         return {out: overlay.finish() for out, overlay in overlays.items()}
+
+
+def _elements_at_once(read: Read, device: torch.device) -> int:
+    """Few where reading is cheap and a CPU's cache is to hold them; more across a network."""
+    is_near = not isinstance(read, RangeReader) or read.fileno() is not None
+    return _FEW if is_near and device.type == "cpu" else _MANY
+
+
+class _Signatures:
+    """The signatures on one tensor; each is unpacked when the first part wants it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._unpacked: dict[_Key, Unpacked] = {}
+        self._lock = Lock()
+
+    def __getitem__(self, step: _Step) -> Unpacked:
+        """Raises `NotAPatchFile`."""
+        with self._lock:
+            if step.key not in self._unpacked:
+                self._unpacked[step.key] = unpack(step.source, step.tensor, self._device)
+            return self._unpacked[step.key]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Elements `[start, end)` of a tensor of the base."""
+
+    tensor: TensorEntry
+    start: int
+    end: int
+    signatures: _Signatures
+
+
+def _parts(tensors: Iterable[TensorEntry], size: int, device: torch.device) -> Iterator[_Part]:
+    for tensor in tensors:
+        signatures, numel = _Signatures(device), prod(tensor.shape)
+        for start in range(0, numel, size):
+            yield _Part(tensor, start, min(numel, start + size), signatures)
+
+
+class _Decoded:
+    """Signatures of a part as a build adds them; each is decoded once for all recipes."""
+
+    def __init__(self, part: _Part) -> None:
+        self._part = part
+        self._values: dict[_Key, Tensor] = {}
+
+    def __getitem__(self, step: _Step) -> Tensor:
+        """Raises `NotAPatchFile`."""
+        if step.key not in self._values:
+            unpacked = self._part.signatures[step]
+            self._values[step.key] = unpacked.part(self._part.start, self._part.end)
+        return self._values[step.key]
 
 
 class _Overlay:
@@ -135,19 +204,20 @@ class _Overlay:
         self._steps = steps
         self._failure: errors.ScaleOverflows | None = None
 
-    def patched(self, name: str, own: Tensor, decoded: "_Decoded") -> _Patched:
-        """A tensor of the base as the recipe makes it; None where the recipe leaves it alone."""
-        steps = self._steps.get(name)
+    def patched(self, part: _Part, own: Tensor, decoded: _Decoded) -> _Patched:
+        """A part of the base as the recipe makes it; None where the recipe leaves it alone."""
+        steps = self._steps.get(part.tensor.name)
         if steps is None or self._failure is not None:
             return None
-        pairs = ((step.scale, decoded(step)) for step in steps)
+        pairs = ((step.scale, decoded[step]) for step in steps)
+        kind = steps[0].tensor.kind
         try:
-            return raw.octets(arithmetic.patched(own, steps[0].tensor.kind, pairs, tensor=name))
+            return raw.octets(arithmetic.patched(own, kind, pairs, tensor=part.tensor.name))
         except errors.ScaleOverflows as error:
             return error
 
     def take(self, name: str, patched: _Patched) -> None:
-        """Write the next tensor."""
+        """Write the next part."""
         if self._failure is not None or patched is None:
             return
         if isinstance(patched, errors.ScaleOverflows):
@@ -159,23 +229,6 @@ class _Overlay:
         """What became of it, once every tensor was put."""
         header = self._writer.header
         return self._failure or BuildResult(self._writer.finish(), header.file_size, header)
-
-
-class _Decoded:
-    """Signatures of one tensor as a build adds them; each decoded once where several recipes do."""
-
-    def __init__(self, device: torch.device, *, keep: bool) -> None:
-        self._device = device
-        self._kept: dict[tuple[int, TensorAddress], Tensor] | None = {} if keep else None
-
-    def __call__(self, step: _Step) -> Tensor:
-        """The signature of one step; raises `NotAPatchFile`."""
-        if self._kept is None:
-            return decode(step.source, step.tensor, self._device)
-        key = id(step.source), step.tensor.address
-        if key not in self._kept:
-            self._kept[key] = decode(step.source, step.tensor, self._device)
-        return self._kept[key]
 
 
 def _steps(base: Mapping[str, Header], path: str, patches: Recipe) -> dict[str, list[_Step]]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 import torch
@@ -17,6 +18,7 @@ from service.names import ByteRange, TensorAddress
 from service.tensors import codec, raw
 
 _READ_BYTES: Final = 16 * 2**20
+_CHECKED_AT_ONCE: Final = codec.ALIGNED * 2**14
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,36 @@ def load(read: Read, entry: TensorEntry, device: torch.device) -> Tensor:
     return raw.view(buffer, entry.dtype, entry.shape).to(device)
 
 
+def load_part(read: Read, entry: TensorEntry, start: int, end: int, device: torch.device) -> Tensor:
+    """Read elements `[start, end)` of a tensor, row by row."""
+    width = entry.size_bytes // prod(entry.shape)
+    buffer = _octets(read, ByteRange(entry.start + start * width, entry.start + end * width))
+    return raw.view(buffer, entry.dtype, (end - start,)).to(device)
+
+
 def decode(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> Tensor:
-    """Decode one tensor of a signature and check it against its pinned digest, once.
+    """Decode one tensor of a signature and check it against its pinned digest.
 
     Raises `NotAPatchFile`, naming the tensor.
     """
-    if source.checked is None:
-        return decode_with_digest(source, tensor, device)[0]
-    if tensor.address in source.checked:
-        return _decoded(source, tensor, device)
-    decoded, _ = decode_with_digest(source, tensor, device)
-    source.checked.add(tensor.address)
-    return decoded
+    return decode_with_digest(source, tensor, device)[0]
+
+
+def unpack(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> codec.Unpacked:
+    """Make a tensor of a signature ready to be decoded by parts, checked if it was not before.
+
+    Raises `NotAPatchFile`, naming the tensor.
+    """
+    unpacked = _unpacked(source, tensor, device)
+    if source.checked is None or tensor.address not in source.checked:
+        sha256 = hashlib.sha256()
+        for start in range(0, tensor.numel, _CHECKED_AT_ONCE):
+            end = min(tensor.numel, start + _CHECKED_AT_ONCE)
+            sha256.update(raw.octets(unpacked.part(start, end)))
+        _check(tensor, sha256.hexdigest())
+        if source.checked is not None:
+            source.checked.add(tensor.address)
+    return unpacked
 
 
 def decode_with_digest(
@@ -86,21 +106,25 @@ def decode_with_digest(
 
     Raises `NotAPatchFile`, naming the tensor.
     """
-    decoded = _decoded(source, tensor, device)
+    decoded = _unpacked(source, tensor, device).part(0, tensor.numel).reshape(tensor.shape)
     digest = digest_of(decoded)
-    if not digest.startswith(tensor.digest):
-        raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} does not hash to its digest")
+    _check(tensor, digest)
     return decoded, digest
 
 
-def _decoded(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> Tensor:
+def _unpacked(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> codec.Unpacked:
     codes = _octets(source.read, tensor.codes)
     halves = _octets(source.read, tensor.halves).view(torch.float16).to(device)
     coded = codec.Coded(tensor.exponent, codes, halves, tensor.deflated)
     try:
-        return codec.decode(coded, tensor.codec, tensor.shape)
+        return codec.unpack(coded, tensor.codec, tensor.shape)
     except BadStream as error:
         raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} {error}") from error
+
+
+def _check(tensor: SignatureTensor, digest: str) -> None:
+    if not digest.startswith(tensor.digest):
+        raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} does not hash to its digest")
 
 
 def digest_of(decoded: Tensor) -> str:

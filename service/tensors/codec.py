@@ -25,6 +25,8 @@ _BASE: Final = {Codec.Q4: 16, Codec.Q2: 4, Codec.FIVE: 5}
 """A byte is a number in this base; its lowest digit comes first."""
 _ZERO: Final = {Codec.Q4: 8, Codec.FIVE: 2}
 """The digit that stands for zero."""
+ALIGNED: Final = 12
+"""So many elements, or a multiple of them, end with a byte of codes, whatever the codec."""
 _TINY: Final = torch.finfo(torch.float64).tiny
 _LEAST_HALF: Final = 2.0**-24
 _LARGEST_HALF_EXPONENT: Final = 15
@@ -54,21 +56,66 @@ def encode(
     return _encode_rows(signature, codec, coarse) if codec.has_scales else _encode(signature, codec)
 
 
+@dataclass(frozen=True)
+class Unpacked:
+    """A packed tensor whose stream is inflated: what it holds is made a part at a time.
+
+    `halves` are the scales of the rows, or the values themselves, in f32.
+    """
+
+    codec: Codec
+    shape: tuple[int, ...]
+    codes: UInt8[Tensor, " bytes"]
+    halves: Float32[Tensor, " halves"]
+
+    def part(self, start: int, end: int) -> Float32[Tensor, " n"]:
+        """Elements `[start, end)` of D; `start` is a multiple of `ALIGNED`.
+
+        One f32 product an element, so the parts are those of the whole, bit for bit.
+        """
+        if self.codec is Codec.F32:
+            return self.codes.view(torch.float32)[start:end]
+        if self.codec is Codec.F16:
+            return self.halves[start:end]
+        each = per_byte(self.codec)
+        codes = self.codes[start // each : -(-end // each)]
+        levels = _levels(codes, self.codec)[: end - start]
+        _scale(levels, start, prod(self.shape[1:]), self.halves)
+        return levels
+
+
+def unpack(coded: Coded, codec: Codec, shape: tuple[int, ...]) -> Unpacked:
+    """Make ready to unpack, where the halves lie; raises `deflate.BadStream`."""
+    device = coded.halves.device
+    codes = _inflated(coded, codes_bytes(codec, shape)).to(device)
+    power = torch.tensor(2.0**coded.exponent, dtype=torch.float32, device=device)
+    return Unpacked(codec, shape, codes, coded.halves.to(torch.float32) * power)
+
+
 def decode(coded: Coded, codec: Codec, shape: tuple[int, ...]) -> Float32[Tensor, "*shape"]:
-    """Unpack D, the tensor that a build adds, where the halves lie: one f32 product an element.
+    """Unpack D, the tensor that a build adds, where the halves lie.
 
     Raises `deflate.BadStream`.
     """
-    device = coded.halves.device
-    if codec is Codec.F32:
-        return coded.codes.view(torch.float32).reshape(shape).to(device)
-    power = torch.tensor(2.0**coded.exponent, dtype=torch.float32, device=device)
-    halves = coded.halves.to(torch.float32) * power
-    if codec is Codec.F16:
-        return halves.reshape(shape)
-    codes = _inflated(coded, codes_bytes(codec, shape)).to(device)
-    levels = _levels(codes, codec)[: prod(shape)].reshape(shape[0], prod(shape[1:]))
-    return levels.mul_(halves[:, None]).reshape(shape)
+    return unpack(coded, codec, shape).part(0, prod(shape)).reshape(shape)
+
+
+def _scale(
+    levels: Float32[Tensor, " n"], start: int, columns: int, scales: Float32[Tensor, " rows"]
+) -> None:
+    """Multiply elements from `start` on by the scales of their rows."""
+    if not len(levels):
+        return
+    row, within = divmod(start, columns)
+    head = min(len(levels), -within % columns)  # what is left of a row that began before
+    if head:
+        levels[:head].mul_(scales[row])
+        row += 1
+    rows = (len(levels) - head) // columns
+    tail = head + rows * columns
+    levels[head:tail].view(rows, columns).mul_(scales[row : row + rows, None])
+    if tail < len(levels):
+        levels[tail:].mul_(scales[row + rows])
 
 
 def _inflated(coded: Coded, size_bytes: int) -> UInt8[Tensor, " bytes"]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 from service import errors
-from service.blobs.store import MIB, BlobStore
+from service.blobs.store import BlobStore
 from service.layout.disk import RangeReader
 from service.names import Digest
 from service.worker.device import Crashed, Done, Event, Failed, Progress, Ready, Setup, Work
@@ -31,8 +31,6 @@ from service.worker.device import Crashed, Done, Event, Failed, Progress, Ready,
 REPORT_EVERY_S: Final = 0.1
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-M_TRIM_THRESHOLD: Final = -1  # malloc.h
-M_MMAP_THRESHOLD: Final = -3
 
 Read = Callable[[int, int], bytes]
 
@@ -78,7 +76,6 @@ class Voice:
 def main(descriptor: int) -> None:
     """Set up, then carry out jobs for ever; the end comes from outside."""
     _die_with_parent()
-    _keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to whole groups; the worker decides
         signal.signal(number, signal.SIG_IGN)
     pipe = Connection(descriptor)
@@ -132,18 +129,6 @@ def _listen(pipe: Connection, jobs: "queue.SimpleQueue[Work]") -> None:
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def _keep_freed_memory() -> None:
-    """Use freed memory again, up to 128 MiB of it, where the C library is glibc.
-
-    Left to itself it gives a freed tensor of some MiB back to the kernel, and the next one is made
-    of fresh pages: reading a tensor of 4 MiB took 6 ms so, and 0.7 ms otherwise.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 32 * MIB)
-        mallopt(M_TRIM_THRESHOLD, 128 * MIB)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from service import errors
 from service.compute import opening, sources
 from service.compute.jobs import PatchInput
 from service.compute.opening import open_patch
-from service.compute.sources import PatchSource, decode
+from service.compute.sources import PatchSource, unpack
+from service.layout.patchfile import SignatureTensor
 from service.names import Digest, digest_of
 from service.tensors.selection import All
 from tests.pairs import Bench, Three
@@ -29,7 +30,7 @@ def opened(content: bytes, digest: Digest | None = None) -> PatchSource:
 
 
 def decode_all(source: PatchSource) -> list[torch.Tensor]:
-    return [decode(source, tensor, CPU) for tensor in source.patch.tensors]
+    return [unpack(source, t, CPU).part(0, t.numel) for t in source.patch.tensors]
 
 
 def test_a_small_file_is_held_to_its_digest_each_time(content: bytes) -> None:
@@ -44,18 +45,18 @@ def test_a_small_file_is_held_to_its_digest_each_time(content: bytes) -> None:
 def test_its_tensors_are_held_to_theirs_the_first_time(
     content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed: list[torch.Tensor] = []
-    real = sources.digest_of
+    checked: list[str] = []
+    real = sources._check
 
-    def counted(decoded: torch.Tensor) -> str:
-        hashed.append(decoded)
-        return real(decoded)
+    def counted(tensor: SignatureTensor, digest: str) -> None:
+        checked.append(tensor.name)
+        real(tensor, digest)
 
-    monkeypatch.setattr(sources, "digest_of", counted)
+    monkeypatch.setattr(sources, "_check", counted)
 
     first, second = decode_all(opened(content)), decode_all(opened(content))
 
-    assert len(hashed) == len(first)
+    assert len(checked) == len(first)
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 

@@ -301,3 +301,24 @@ def test_cuda_encodes_as_closely_as_the_cpu(how: Codec) -> None:
 
     packed = codec.decode(there, how, (64, 33, 3)).cpu()
     assert torch.allclose(packed, _round_trip(signature, how), rtol=2**-9, atol=1e-3)
+
+
+@given(
+    st.sampled_from([how for how in Codec if how is not Codec.Q2]),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 150),
+    st.integers(0, 2**31),
+)
+def test_a_part_is_that_part_of_the_whole(
+    how: Codec, rows: int, columns: int, start: int, seed: int
+) -> None:
+    signature = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    coded = codec.encode(signature, how)
+    whole = codec.decode(coded, how, (rows, columns)).reshape(-1)
+    start = min(start * codec.ALIGNED, rows * columns) // codec.ALIGNED * codec.ALIGNED
+
+    for end in {start, min(start + 7, len(whole)), len(whole)}:
+        part = codec.unpack(coded, how, (rows, columns)).part(start, end)
+
+        assert torch.equal(part.view(torch.int32), whole[start:end].view(torch.int32))
