@@ -74,6 +74,7 @@ def read(
         uses=versions.uses(session, model),
         channels=channels.on_model(session, model),
         fits=fits,
+        fits_shown=fitting.SHOWN,
         told=_told(session, current),
         commands=_commands(page, parts, current, fits),
     )

@@ -79,6 +79,7 @@ def read(
         before=before,
         channels=followers,
         known=known,
+        fits_shown=fitting.SHOWN,
         commands=(
             Commands(page.url, parts).of_patch(
                 patch.full_name, current.number, current.clean, current.clean_paths
@@ -98,6 +99,11 @@ class Known:
     studies: list[tuple[Study, CurveChart]]
     nearest: Nearest
     bases: list[FittingBase]
+
+    @property
+    def has_more_points(self) -> bool:
+        """Whether there may be more than were read."""
+        return len(self.points) == evaluations.POINTS_SHOWN
 
 
 def _known(session: Session, current: PatchVersionShown) -> Known:

@@ -27,6 +27,7 @@ from service.schemas.evaluations import Result
 
 COSINES = [[1.0, 0.62, -0.31], [0.62, 1.0, 0.05], [-0.31, 0.05, 1.0]]
 """Of fog, haze and snow, as the catalogue has them."""
+HOSTILE = "<script>alert(1)</script>.weight"
 CURVES = {
     "clean": (0.92, 0.918, 0.912, 0.9, 0.871),
     "fog": (0.48, 0.61, 0.72, 0.79, 0.76),
@@ -93,7 +94,7 @@ def _compared(cosines: NDArray[np.float64]) -> dict[str, Any]:
     conflict = ((1 - cosines) / 2).tolist()
     values = np.linalg.eigvalsh(cosines)
     layer = {
-        "tensor": "features.0.weight",
+        "tensor": HOSTILE,
         "shape": [8, 1, 3, 3],
         "patches": list(range(len(cosines))),
         "gram": cosines.tolist(),

@@ -42,7 +42,7 @@ def test_a_build_tells_how_its_patches_go_together(client: TestClient, found: Ca
     against = opened(client, found, "vision/net@1+fog=0.5+haze=-0.7")
 
     assert "cosine +0.620, 19.0 % of the signs are opposite" in seen.text
-    assert "features.0.weight +0.620 19.0 %" in seen.text
+    assert f"{findings.HOSTILE} +0.620 19.0 %" in seen.text
     assert "Patch As here Balanced" in seen.text
     assert "vision/net@1+" in seen.text.partition("As a recipe:")[2]
     assert "cosine -0.620, 81.0 % of the signs are opposite" in against.text

@@ -221,7 +221,7 @@ def test_a_patch_shows_where_it_comes_from_and_how_large_it_is(
     assert "/models/vision/net-fog?version=1" in seen.links
     assert "/models/vision/start?version=1" in seen.links
     share = len(extracted.content) / extracted.result.summary["base_bytes"]
-    assert f"{share * 100:.1f} % of it" in seen.text
+    assert f"{share * 100:.2f} % of it" in seen.text  # two digits: below one per cent
     assert "Layers kept 1 of 3" in seen.text
     assert "/channels/vision/stable" in seen.links
     assert "patchbay pull vision/net@1+fog~1=1 -o net-fog.safetensors" in seen.text
