@@ -34,6 +34,7 @@ from service.blobs.store import (
 from service.names import Digest
 
 _HEX_DIGITS: Final = 64
+_MODE: Final = 0o640
 
 
 class FolderStore:
@@ -90,12 +91,26 @@ class FolderStore:
         temporary = self._disk.tmp / f"{uuid.uuid4().hex}.part"
         with self._disk.answering():
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(temporary, flags, 0o640)
+            descriptor = os.open(temporary, flags, _MODE)
         return FolderWriter(self._disk, digest, size_bytes, temporary, descriptor)
 
     def put_file(self, digest: Digest, path: Path) -> None:
         """Store a copy of a file."""
         copy_file(self.writer(digest, path.stat().st_size), path)
+
+    def take_file(self, digest: Digest, path: Path) -> None:
+        """Store a file by a second name for it, or else a copy of it."""
+        temporary = self._disk.tmp / f"{uuid.uuid4().hex}.part"
+        try:
+            os.link(path, temporary, follow_symlinks=False)
+        except OSError:  # another disk, or one without hard links
+            self.put_file(digest, path)
+            return
+        with self._disk.answering():
+            temporary.chmod(_MODE)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            self._disk.adopt(digest, temporary)
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob, if it is stored."""

@@ -88,6 +88,10 @@ class S3Store:
         """Store a copy of a file."""
         copy_file(self.writer(digest, path.stat().st_size, replace=True), path)
 
+    def take_file(self, digest: Digest, path: Path) -> None:
+        """Store a copy of a file."""
+        self.put_file(digest, path)
+
     def delete(self, digest: Digest) -> None:
         """Remove a blob, if it is stored."""
         self._bucket.delete(self._object(digest).key)

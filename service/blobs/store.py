@@ -81,6 +81,12 @@ class BlobStore(Protocol):
         Raises `DigestMismatch` and `DiskFull`.
         """
 
+    def take_file(self, digest: Digest, path: Path) -> None:
+        """Store a file that its maker has hashed already and that nobody changes any more.
+
+        Without a copy where it lies on the store's own disk. Raises `DiskFull`.
+        """
+
     def delete(self, digest: Digest) -> None:
         """Remove a blob; one that is not stored is no error."""
 

@@ -191,7 +191,7 @@ class Attempt:
         while True:
             self._look_around()
             try:
-                self._store.put_file(file.digest, file.path)
+                self._store.take_file(file.digest, file.path)
             except errors.Unavailable as error:
                 if time.monotonic() > give_up_at:
                     raise

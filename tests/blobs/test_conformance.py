@@ -194,3 +194,14 @@ def test_a_store_that_is_well_says_so_and_where_it_is(store: BlobStore) -> None:
     store.check()
 
     assert store.describe().startswith(("file:///", "s3://patchbay/"))
+
+
+def test_a_file_that_was_taken_outlives_its_first_name(store: BlobStore, tmp_path: Path) -> None:
+    path, digest = tmp_path / "made", digest_of(LARGE[:100_000])
+    path.write_bytes(LARGE[:100_000])
+
+    store.take_file(digest, path)
+    path.unlink()
+
+    assert store.read(digest, 0, 100_000) == LARGE[:100_000]
+    assert list(store.digests()) == [(digest, 100_000)]

@@ -1,5 +1,6 @@
 """What holds for a folder alone: full disks, lost disks, leftovers, links."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -188,3 +189,20 @@ def test_a_reader_that_was_closed_refuses(folder: FolderStore) -> None:
     assert reader.fileno() is None
     with pytest.raises(ValueError, match="closed"):
         reader.read(0, 1)
+
+
+def test_a_file_of_another_disk_is_copied(
+    folder: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "made"
+    path.write_bytes(b"made elsewhere")
+
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(os, "link", refuses)
+    folder.take_file(digest_of(b"made elsewhere"), path)
+
+    assert folder.read(digest_of(b"made elsewhere"), 0, 14) == b"made elsewhere"
+    with pytest.raises(errors.DigestMismatch):
+        folder.take_file(digest_of(b"other"), path)
