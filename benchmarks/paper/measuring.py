@@ -110,12 +110,18 @@ def rows(nets: Nets) -> list[Row]:
     return [Row(**row) for file in files if file.is_file() for row in json.loads(file.read_text())]
 
 
-def measure_all(registry: Registry, judge: Judge, again: Collection[str], tell: Tell) -> None:
-    """Measure every unit whose nets are trained; those of experiments in `again` once more."""
+def measure_all(
+    registry: Registry, judge: Judge, chosen: Collection[str], again: Collection[str], tell: Tell
+) -> None:
+    """Measure the units of the chosen experiments whose nets are trained.
+
+    Those that are measured already are passed over, but for experiments in `again`.
+    """
     nets = registry.nets
     for unit in units(nets.plan):
         file = rows_file(nets, unit)
-        if file.is_file() and unit.experiment not in again:
+        done = file.is_file() and unit.experiment not in again
+        if done or unit.experiment not in chosen:
             continue
         cases = unit.cases(nets.plan)
         untrained = {need.name for case in cases for need in case.needs if not nets.trained(need)}
