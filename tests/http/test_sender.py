@@ -456,7 +456,7 @@ def test_clients_that_read_nothing_hold_no_thread_and_are_cut_off(server: Server
     with contextlib.ExitStack() as stack:
         parked = [
             stack.enter_context(server.connect("/big", receive_bytes=4096))
-            for _ in range(8 * THREADS)
+            for _ in range(40)
         ]
         assert wait_until(lambda: open_blobs(server) == len(parked))
 
