@@ -63,7 +63,9 @@ def _network() -> nn.Module:
 def weights(seed: int, *, start: Tensors | None = None, step: float = 0.1) -> Tensors:
     """A state dict; with `start`, one that training might have moved it to."""
     random = torch.Generator().manual_seed(seed)
-    before = _network().state_dict() if start is None else start
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        before = _network().state_dict() if start is None else start
     moved: Tensors = {}
     for name, tensor in before.items():
         if name.endswith("running_var"):

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
-from service.tensors.sums import inner_products, tiles
+from service.tensors.sums import inner_products, pieces
 
 _CANCELLED: Final = 1e-4
 """Below this share of ||D||^2 the formula of ||R||^2 has lost too many digits."""
@@ -123,7 +123,7 @@ def residual_into(
     """Write R into `out`, which is as long as the tensors are large."""
     start = 0
     rest = _residual_of(coefficient)
-    for tile in tiles(*_given(clean, robust, origin)):
+    for tile in pieces(*_given(clean, robust, origin)):
         part = rest(*tile)
         out[start : start + part.numel()] = part
         start += part.numel()

@@ -26,7 +26,7 @@ def test_a_sum_does_not_depend_on_the_tiles(tile: int, monkeypatch: pytest.Monke
     values = torch.randn(2_500_000, generator=torch.Generator().manual_seed(3))
     usual = sums.inner_products(lambda v: [(v, v)], values)
 
-    monkeypatch.setattr(sums, "_CPU_TILE", tile)
+    monkeypatch.setattr(sums, "_LONE_TILE", tile)
 
     assert sums.inner_products(lambda v: [(v, v)], values) == usual
 
