@@ -5,7 +5,7 @@ offers that (`protocol.py`). All else is read by `os.pread`, or from the object 
 set of threads: what is not cached yet, what has no descriptor, what is small. So the event loop
 never waits for a disk, and what a file has lost, or a disk cannot read, is noticed by a read.
 
-Measured in throughput of nginx's sendfile with one reader and with eight: zero-copy 0.93 and 1.00,
+Measured in throughput of nginx's sendfile with one reader and with eight: zero-copy 0.9 and 1.0,
 pread 0.66 and 0.79, Starlette's FileResponse 0.20 and 0.31; mmap stalls the loop when the page
 cache is cold. While a client is slow, its response holds its open files and one chunk: no thread,
 no database connection.
@@ -28,12 +28,13 @@ from service.layout.splice import BlobRange, Literal, Segment
 from service.names import Digest
 
 SENT_BYTES: Final = MIB
-"""The most that one message to the server holds; a client that takes less in time is cut off."""
+"""What one message holds; a client that takes less in time is cut off."""
+UNCOPIED_BYTES: Final = 16 * MIB
+"""What one message names of a file; the server itself watches whether any of it moves."""
 SMALL_BYTES: Final = MIB // 16
 """Ranges below this are read together and sent as one."""
 
 Readers = Mapping[Digest, BlobReader]
-Batch = Sequence[Segment]
 
 
 class Transfers(Protocol):
@@ -63,8 +64,9 @@ class Body:
         self._limiter = limiter
         self._zero_copy = zero_copy
         self._left = sum(segment.size_bytes for segment in segments)
-        self._batches = _batches(segments, readers)
-        self._next: tuple[Batch, bytes | None] | None = None
+        self._groups = _groups(segments)
+        self._rest: BlobRange | None = None
+        self._next: BlobRange | bytes | None = None
 
     @classmethod
     async def open(
@@ -86,99 +88,107 @@ class Body:
         return body
 
     async def send(self, send: Send, stalled_after_s: float) -> None:
-        """Send all of it; raises `TimeoutError` where the client takes no chunk for so long."""
+        """Send all of it; raises `TimeoutError` where the client takes nothing for so long."""
         while self._next is not None:
-            batch, content = self._next
-            if content is None:
-                await self._send_file(batch[0], send, stalled_after_s)
-            for at in range(0, len(content or b""), SENT_BYTES):
-                assert content is not None  # noqa: S101  # the range is empty without it
-                chunk = content if len(content) <= SENT_BYTES else content[at : at + SENT_BYTES]
-                await self._send_bytes(chunk, send, stalled_after_s)
+            if isinstance(self._next, BlobRange):
+                await self._send_file(self._next, send, stalled_after_s)
+            else:
+                await self._send_bytes(self._next, send, stalled_after_s)
             await self._advance()
 
     async def _advance(self) -> None:
-        batch = next(self._batches, None)
-        if batch is None:
-            self._next = None
-        elif self._goes_uncopied(batch):
-            self._next = batch, None
+        """Get the next part ready: read, or found to lie in the page cache."""
+        if self._rest is None:
+            group = next(self._groups, None)
+            if not isinstance(group, BlobRange):
+                self._next = None if group is None else await self._read(group)
+                return
+            self._rest = group
+        whole, reader = self._rest, self._readers[self._rest.digest]
+        size = self._uncopied_bytes(reader, whole)
+        if size:
+            self._next = whole.cut(0, size)
         else:
-            read = to_thread.run_sync(_read, batch, self._readers, limiter=self._limiter)
-            self._next = batch, await read
+            size = min(reader.chunk_bytes, whole.size_bytes)
+            self._next = await self._read([whole.cut(0, size)])
+        self._rest = whole.cut(size, whole.size_bytes) if size < whole.size_bytes else None
 
-    async def _send_file(self, segment: Segment, send: Send, stalled_after_s: float) -> None:
-        assert isinstance(segment, BlobRange)  # noqa: S101  # `_goes_uncopied` has seen to it
-        self._left -= segment.size_bytes
+    async def _read(self, group: Sequence[Segment]) -> bytes:
+        return await to_thread.run_sync(_read, group, self._readers, limiter=self._limiter)
+
+    def _uncopied_bytes(self, reader: BlobReader, part: BlobRange) -> int:
+        """How much of the beginning of a range may go out without a copy."""
+        descriptor = reader.fileno() if self._zero_copy else None
+        if descriptor is None:
+            return 0
+        end = min(part.end, part.start + UNCOPIED_BYTES)
+        return _cached_bytes(descriptor, part.start, end)
+
+    async def _send_file(self, part: BlobRange, send: Send, stalled_after_s: float) -> None:
+        self._left -= part.size_bytes
         message = {
             "type": ZERO_COPY,
-            "file": self._readers[segment.digest],
-            "offset": segment.start,
-            "count": segment.size_bytes,
+            "file": self._readers[part.digest],
+            "offset": part.start,
+            "count": part.size_bytes,
             "more_body": self._left > 0,
+            "stalled_after_s": stalled_after_s,
         }
-        with anyio.fail_after(stalled_after_s):
-            await send(message)
-        observability.sent_bytes.inc(segment.size_bytes)
+        await send(message)
+        observability.sent_bytes.inc(part.size_bytes)
 
-    async def _send_bytes(self, chunk: bytes, send: Send, stalled_after_s: float) -> None:
-        self._left -= len(chunk)
-        message = {"type": "http.response.body", "body": chunk, "more_body": self._left > 0}
-        with anyio.fail_after(stalled_after_s):
-            await send(message)
-        observability.sent_bytes.inc(len(chunk))
-
-    def _goes_uncopied(self, batch: Batch) -> bool:
-        """Whether a batch is one range of a file whose pages are in memory."""
-        segment = batch[0]
-        if not self._zero_copy or len(batch) > 1 or isinstance(segment, Literal):
-            return False
-        descriptor = self._readers[segment.digest].fileno()
-        return descriptor is not None and _is_cached(descriptor, segment)
+    async def _send_bytes(self, content: bytes, send: Send, stalled_after_s: float) -> None:
+        for at in range(0, len(content), SENT_BYTES):
+            chunk = content if len(content) <= SENT_BYTES else content[at : at + SENT_BYTES]
+            self._left -= len(chunk)
+            message = {"type": "http.response.body", "body": chunk, "more_body": self._left > 0}
+            with anyio.fail_after(stalled_after_s):
+                await send(message)
+            observability.sent_bytes.inc(len(chunk))
 
 
-def _is_cached(descriptor: int, part: BlobRange) -> bool:
-    """Whether the page cache holds both ends of a range; not where that cannot be told.
+def _cached_bytes(descriptor: int, start: int, end: int) -> int:
+    """How many bytes from `start` on the page cache holds; 0 where that cannot be told.
 
-    Pages between them may be gone: then the loop waits for the disk once, for a part of 1 MiB.
+    Asked of one page in each MiB and of the last: what is gone between them lets the loop wait for
+    the disk once.
     """
     if not hasattr(os, "RWF_NOWAIT"):
-        return False
-    byte = bytearray(1)
+        return 0
+    byte, at = bytearray(1), start
     try:
-        return all(
-            os.preadv(descriptor, [byte], at, os.RWF_NOWAIT) for at in (part.start, part.end - 1)
-        )
+        while at < end and os.preadv(descriptor, [byte], at, os.RWF_NOWAIT):
+            at = min(at + MIB, end)
+        if os.preadv(descriptor, [byte], at - 1, os.RWF_NOWAIT):
+            return at - start
     except OSError:  # not cached, or a file system that does not say
-        return False
+        pass
+    return max(0, at - MIB - start)
 
 
-def _batches(segments: Sequence[Segment], readers: Readers) -> Iterator[Batch]:
-    """The segments in order: large ones chunk by chunk, small neighbours together."""
-    batch: list[Segment] = []
+def _groups(segments: Sequence[Segment]) -> Iterator[BlobRange | Sequence[Segment]]:
+    """The segments in order: large ranges alone, small neighbours together."""
+    group: list[Segment] = []
     size = 0
     for segment in segments:
-        if segment.size_bytes < SMALL_BYTES:
-            batch.append(segment)
+        is_large = isinstance(segment, BlobRange) and segment.size_bytes >= SMALL_BYTES
+        if group and (is_large or size + segment.size_bytes > SENT_BYTES):
+            yield group
+            group, size = [], 0
+        if isinstance(segment, BlobRange) and is_large:
+            yield segment
+        else:
+            group.append(segment)
             size += segment.size_bytes
-            if size < MIB - SMALL_BYTES:
-                continue
-        if batch:
-            yield batch
-            batch, size = [], 0
-        if segment.size_bytes >= SMALL_BYTES:
-            step = readers[segment.digest].chunk_bytes if isinstance(segment, BlobRange) else MIB
-            for start in range(0, segment.size_bytes, step):
-                yield [segment.cut(start, min(segment.size_bytes, start + step))]
-    if batch:
-        yield batch
+    if group:
+        yield group
 
 
-def _read(batch: Batch, readers: Readers) -> bytes:
+def _read(group: Sequence[Segment], readers: Readers) -> bytes:
     parts = [
         piece.content
         if isinstance(piece, Literal)
         else readers[piece.digest].read(piece.start, piece.end)
-        for piece in batch
+        for piece in group
     ]
     return parts[0] if len(parts) == 1 else b"".join(parts)
