@@ -11,8 +11,9 @@ cache to the socket by `os.sendfile` and never enters this process. Not offered 
 the socket has room, up to 512 KiB go out, and then other connections have their turn; a slow client
 holds no thread. Measured with eight readers on two busy cores, for turns of 512 KiB, 1 MiB and
 2 MiB: 0.42, 0.40 and 0.33 CPU-seconds per GiB (nginx 0.34), and a median of 5, 10 and 18 ms for a
-small request beside them (nginx 4); a thread that sends until the socket is full took 0.64. A client
-that takes nothing for `stalled_after_s`, a field beside those of the specification, is a
+small request beside them (nginx 4); a thread that sends until the socket is full took 0.64.
+
+A client that takes nothing for `stalled_after_s`, a field beside those of the specification, is a
 `TimeoutError`.
 
 Leans on names inside uvicorn (tried with 0.54); the tests of `sender` run through it.
