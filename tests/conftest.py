@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import structlog
@@ -16,6 +17,10 @@ from service.blobs.folder import FolderStore
 from service.db import engine as engines
 from service.db import migrate
 from service.embedded.postgres import start_temporary
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # Left to itself structlog draws tracebacks with every local variable: seconds a crash, and secrets.
 structlog.configure(

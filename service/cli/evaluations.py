@@ -159,8 +159,8 @@ def _module(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise  # a module that the user's own code imports
         raise errors.ThingNotFound("module", name) from error
 
 

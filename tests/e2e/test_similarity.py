@@ -82,14 +82,16 @@ def vector(bench: Bench, name: str) -> NDArray[np.float64]:
     return np.concatenate([values for _, values in sorted(kernels(bench, name).items())])
 
 
-def test_the_neighbours_of_a_patch_are_told_exactly(shop: Bench) -> None:
+def cosine(bench: Bench, one: str, other: str) -> float:
+    a, b = vector(bench, one), vector(bench, other)
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_the_nearest_neighbour_of_a_patch_is_told_exactly(shop: Bench) -> None:
     found = similar(shop, "noise")
 
-    one = vector(shop, "noise")
-    for name in ("blur", "fog"):
-        other = vector(shop, name)
-        wanted = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
-        assert found[name] == pytest.approx(wanted, abs=1e-5)
+    # Patches of other tests lie in the catalogue, too, and some nearer than fog.
+    assert found["blur"] == pytest.approx(cosine(shop, "noise", "blur"), abs=1e-5)
     assert similar(shop, "noise", "?label=blur-label").keys() == {"blur"}
 
 
@@ -100,7 +102,7 @@ def test_a_set_is_compared_once_and_then_known(shop: Bench) -> None:
     again = shop.client.post("/v1/patches/similarity", json={"patches": body["patches"][::-1]})
 
     assert found["patches"] == [shop.ref("fog@1"), shop.ref("noise@1")]
-    assert found["cosines"][0][1] == pytest.approx(similar(shop, "noise")["fog"], abs=1e-5)
+    assert found["cosines"][0][1] == pytest.approx(cosine(shop, "noise", "fog"), abs=1e-5)
     assert again.status_code == 200
     assert again.json()["cosines"][1][0] == found["cosines"][0][1]
 
