@@ -292,8 +292,11 @@ def main() -> None:
             write_models(Path(made), given.mib, DTYPES[dtype], even=given.even)
             for quality in QUALITIES:
                 runs, summary = compare(Path(made), sides, quality, given.repeats)
-                table.add_row(*row(dtype, quality, runs, summary))
-                console.print(f"{dtype} {quality} done", style="dim")
+                found = row(dtype, quality, runs, summary)
+                table.add_row(*found)
+                console.print(
+                    *(f"{name} {value};" for name, value in zip(COLUMNS, found, strict=True))
+                )
     console.print(table)
 
 
