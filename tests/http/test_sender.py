@@ -455,8 +455,7 @@ def test_a_client_that_leaves_ends_its_download(server: Server) -> None:
 def test_clients_that_read_nothing_hold_no_thread_and_are_cut_off(server: Server) -> None:
     with contextlib.ExitStack() as stack:
         parked = [
-            stack.enter_context(server.connect("/big", receive_bytes=4096))
-            for _ in range(40)
+            stack.enter_context(server.connect("/big", receive_bytes=4096)) for _ in range(40)
         ]
         assert wait_until(lambda: open_blobs(server) == len(parked))
 
