@@ -92,7 +92,7 @@ def test_a_cancelled_sweep_leaves_no_build_and_can_be_asked_for_again(
     own: ServiceProcess, large: Bench
 ) -> None:
     own.wait_until(own.is_whole)
-    accepted = _sweep(large, SWEPT)
+    accepted = _sweep(large, 4 * SWEPT)  # longer than a cancellation goes unseen
     address = _under_way(large, accepted)
 
     blobs = large.visible()["blobs"]
@@ -206,6 +206,7 @@ def test_a_full_disk_refuses_parts_and_ends_builds_with_nothing_half_done(
     blobs = large.visible()["blobs"]
     own.environment |= NO_ROOM
     own.restart()
+    own.wait_until(own.is_whole)
     full = replace(large, client=own.client)
     try:
         part = full.client.put(begun["parts"][1]["url"], content=content[-MIB:])
@@ -218,6 +219,7 @@ def test_a_full_disk_refuses_parts_and_ends_builds_with_nothing_half_done(
         for name in NO_ROOM:
             own.environment[name] = "0"
         own.restart()
+        own.wait_until(own.is_whole)
 
     refused(part, 507, "disk-full", "no room")
     assert (build["state"], build["problem"]["type"]) == ("failed", "/problems/disk-full")
