@@ -100,6 +100,7 @@ class FolderStore:
 
     def take_file(self, digest: Digest, path: Path) -> None:
         """Store a file by a second name for it, or else a copy of it."""
+        self._disk.check_room(0)  # its bytes are there already, perhaps in the reserve
         temporary = self._disk.tmp / f"{uuid.uuid4().hex}.part"
         try:
             os.link(path, temporary, follow_symlinks=False)
