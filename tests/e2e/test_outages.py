@@ -18,7 +18,7 @@ from tests.e2e.bench import Bench, refused
 from tests.seaweed import Seaweed
 from tests.service_process import ServiceProcess
 
-pytestmark = pytest.mark.xdist_group("service that ends")
+pytestmark = [pytest.mark.outages, pytest.mark.xdist_group("service that ends")]
 
 GONE_S = 10.0
 

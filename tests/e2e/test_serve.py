@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from tests.e2e.bench import Bench, net
 from tests.service_process import ServiceProcess
 
-pytestmark = pytest.mark.xdist_group("service that ends")
+pytestmark = [pytest.mark.outages, pytest.mark.xdist_group("service that ends")]
 
 
 @pytest.fixture(scope="module")
