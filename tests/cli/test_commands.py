@@ -398,7 +398,7 @@ def test_what_fits_is_listed_from_either_side(patchbay: Command) -> None:
         ("vision/net@1", "same_base"),
         ("vision/sharded@1", "same_architecture"),
     }
-    assert [row["reference"] for row in patches] == ["vision/fog@1"]
+    assert "vision/fog@1" in [row["reference"] for row in patches]
     assert patchbay("fits", "no/such").code == Exit.NOT_FOUND
 
 
