@@ -107,6 +107,8 @@ class Cache:
             log.error("a blob in the store is damaged", reason=str(error))  # noqa: TRY400
         except Exception as error:  # noqa: BLE001 - streams go on without the cache
             log.warning("blob not cached", digest=digest, reason=str(error))
+        if filled:
+            log.info("blob cached", digest=digest, size_bytes=size_bytes)
         with self._lock:
             self._wanted.discard(digest)
             self._heat.pop(digest, None)
