@@ -87,6 +87,8 @@ def balanced(run: Run, recipe: str) -> str:
         found = run.client.recipes.compose(recipe, balance=True, watch=watch)
     for line in composition_lines(found.composition or CompositionView(patches=[])):
         run.out.note(line)
+    for said in found.warnings:
+        run.out.note(f"warning: {said}")
     return found.reference
 
 
@@ -126,10 +128,10 @@ def matrix_lines(found: SetView) -> list[str]:
     """Cosines, each with each."""
     width = max(len(name) for name in found.patches)
     heads = [f"({number})" for number in range(1, len(found.patches) + 1)]
-    lines = [" " * (width + 5) + " ".join(f"{head:>6}" for head in heads)]
+    lines = [" " * (width + 6) + " ".join(f"{head:>6}" for head in heads)]
     for head, name, row in zip(heads, found.patches, found.cosines, strict=True):
         cells = " ".join(cosine_text(cosine) for cosine in row)
-        lines.append(f"{head:<5}{name:<{width}}{cells}")
+        lines.append(f"{head:<5}{name:<{width}} {cells}")
     return lines
 
 
@@ -157,7 +159,10 @@ def composition_lines(found: CompositionView) -> list[str]:
             f"  {name} times {names.scale_text(solved)} in place of {names.scale_text(wanted)}"
             for name, wanted, solved in scales
         ]
-        lines.append(f"balanced; condition number {found.balance.condition:.2f}")
+        lines.append(
+            "balanced: the sum reaches along each patch as far as that one alone would; condition "
+            f"number {found.balance.condition:.2f}"
+        )
     for pair in found.interference or ():
         lines.append(f"{pair.first} and {pair.second}: {_met(pair)}")
         lines += [

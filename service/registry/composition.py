@@ -55,6 +55,20 @@ def compose(
     return composed, CompositionView(patches=names, balance=explained, interference=met)
 
 
+def warnings(composed: Resolved, view: CompositionView | None) -> list[str]:
+    """What is worth a second look in a recipe, balanced or not."""
+    found = recipes.warnings(composed)
+    if view is None or view.balance is None:
+        return found
+    scales = zip(view.patches, view.balance.wanted, view.balance.solved, strict=True)
+    turned = [
+        f"patch {name} is taken off in place of put on: the others hold more of it than was wanted"
+        for name, wanted, solved in scales
+        if wanted * solved < 0
+    ]
+    return [said for said in found if said != recipes.PLAIN_SUM] + turned
+
+
 # ── balance ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -63,17 +77,24 @@ def _solved(parts: Sequence[Part], known: Mapping[str, Any]) -> list[Decimal]:
     condition, solve = known["balance"]["condition"], known["balance"]["solve"]
     if condition is None or solve is None or condition > MAX_CONDITION:
         told = "without bound" if condition is None else f"{condition:.0f}"
-        reason = f"the condition number is {told}, over {MAX_CONDITION:.0f}"
-        raise _refused(parts, *_closest_pair(known["cosines"]), reason)
+        one, other = _closest_pair(known["cosines"])
+        reason = (
+            f"their cosine is {known['cosines'][one][other]:+.3f} and the condition number {told}, "
+            f"over {MAX_CONDITION:.0f}"
+        )
+        raise _refused(parts, one, other, reason)
     wanted = [float(part.scale) for part in parts]
     solved = []
     for number, row in enumerate(solve):
         scale = sum(weight * s for weight, s in zip(row, wanted, strict=True))
         rounded = Decimal(repr(scale)).quantize(_STEP)
-        if abs(scale) > MAX_STRETCH * abs(wanted[number]) or abs(rounded) > MAX_SCALE:
+        stretched = abs(scale) > MAX_STRETCH * abs(wanted[number])
+        if stretched or abs(rounded) > MAX_SCALE:
             name = parts[number].version.reference
-            reason = f"{name} would be scaled by {scale:.4g} in place of {wanted[number]:g}"
-            raise _refused(parts, *_closest_to(number, known["gram"], wanted), reason)
+            limit = f"{MAX_STRETCH:g} times as much" if stretched else f"the limit of {MAX_SCALE}"
+            reason = f"{name} would be scaled by {scale:.4g} in place of {wanted[number]:g}, over"
+            closest = _closest_to(number, known["gram"], wanted)
+            raise _refused(parts, *closest, f"{reason} {limit}")
         solved.append(rounded)
     return solved
 

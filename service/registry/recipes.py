@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -35,6 +35,7 @@ from service.schemas.recipes import RecipeBody
 Fit = Literal["same_base", "same_architecture"]
 USUAL_SCALES = (Decimal(0), Decimal("1.5"))  # outside, accuracy falls: Cai et al. 2023
 SHOWN_REASONS = 10
+PLAIN_SUM: Final = "plain sums of several patches interfere; balance them, or take smaller scales"
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,5 +295,5 @@ def warnings(resolved: Resolved) -> list[str]:
         if not USUAL_SCALES[0] <= part.scale <= USUAL_SCALES[1]:
             found.append(f"patch {name}: accuracy usually falls outside scales 0 to 1.5")
     if len(resolved.parts) > 1:
-        found.append("plain sums of several patches interfere; smaller scales often do better")
+        found.append(PLAIN_SUM)
     return found

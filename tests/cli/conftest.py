@@ -64,6 +64,20 @@ def patchbay(served: ServiceProcess, capfd: pytest.CaptureFixture[str]) -> Comma
     return run
 
 
+@pytest.fixture
+def spoken(served: ServiceProcess, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command as `patchbay` does, but prints for people."""
+
+    def run(*words: object) -> Ended:
+        capfd.readouterr()
+        options = ["--url", served.url, "--token", served.token]
+        code = exits.run(app, [*map(str, words), *options])
+        captured = capfd.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return run
+
+
 def tensors(seed: int) -> Tensors:
     generator = np.random.default_rng(seed)
     shapes = {

@@ -32,6 +32,22 @@ def rain(published: str, served: ServiceProcess, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.usefixtures("rain")
+def test_a_balanced_recipe_is_not_warned_of_as_a_plain_sum(spoken: Command) -> None:
+    plain, balanced = spoken("show", BOTH).out, spoken("show", BOTH, "--balance").out
+
+    assert "plain sums of several patches interfere" in plain
+    assert "plain sums" not in balanced
+    assert "as far as that one alone would" in balanced
+
+
+@pytest.mark.usefixtures("rain")
+def test_a_matrix_for_people_has_a_column_a_patch(spoken: Command) -> None:
+    shown = spoken("similar", "vision/fog", "vision/likeness-rain").out
+
+    assert [len(line.split()) for line in shown.splitlines()] == [2, 4, 4]
+
+
+@pytest.mark.usefixtures("rain")
 def test_neighbours_and_matrices_are_listed(patchbay: Command) -> None:
     listed = patchbay("similar", "vision/likeness-rain").json
     matrix = patchbay("similar", "vision/fog", "vision/likeness-rain@1").json

@@ -129,7 +129,11 @@ def test_signatures_that_no_scales_can_balance_are_refused(session: Session) -> 
 
 @pytest.mark.usefixtures("_patches")
 @pytest.mark.parametrize(
-    ("text", "told"), [("a=1+b=-0.1", "in place of -0.1"), ("a=-6+b=10", "scaled by")]
+    ("text", "told"),
+    [
+        ("a=1+b=-0.1", "in place of -0.1, over 2 times as much"),
+        ("a=-6+b=10", "scaled by -11.33 in place of -6, over the limit of 10"),
+    ],
 )
 def test_a_scale_that_would_more_than_double_or_leave_the_bound_is_refused(
     session: Session, text: str, told: str
@@ -141,6 +145,19 @@ def test_a_scale_that_would_more_than_double_or_leave_the_bound_is_refused(
         composed(session, recipe)
 
     assert {refused.value.first, refused.value.second} == {"vision/a@1", "vision/b@1"}
+
+
+@pytest.mark.usefixtures("_patches")
+def test_a_patch_whose_scale_changes_sign_is_warned_of(session: Session) -> None:
+    recipe = resolved(session, "a=1+b=0.75")
+    known(session, recipe, [[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+    balanced, view = composed(session, recipe)
+
+    said = composition.warnings(balanced, view)
+    assert [text for text in said if "vision/b@1 is taken off in place of put on" in text]
+    assert recipes.PLAIN_SUM not in said
+    assert recipes.PLAIN_SUM in composition.warnings(recipe, None)
 
 
 @pytest.mark.usefixtures("_patches")

@@ -64,7 +64,8 @@ def resolve(
     if not caller.is_anonymous:
         recipes.save(session, resolved, by=caller)
     response.headers["Content-Location"] = f"/v1/recipes/{resolved.canonical.digest}"
-    return views.recipe(resolved).model_copy(update={"composition": view})
+    told = {"composition": view, "warnings": composition.warnings(resolved, view)}
+    return views.recipe(resolved).model_copy(update=told)
 
 
 @router.get("/{digest}", name="read", responses=answers(errors.BadDigest, errors.ThingNotFound))
