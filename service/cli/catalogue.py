@@ -15,6 +15,7 @@ from service.cli.session import Run, command
 from service.cli.similarity import Balance, composition_lines
 from service.client.client import Client
 from service.client.problem import ServiceProblem
+from service.client.summaries import summary_lines
 from service.schemas.models import ModelVersionView
 from service.schemas.patches import PatchVersionView
 from service.schemas.recipes import BuildView, ChannelView, RecipeView
@@ -192,10 +193,8 @@ def _patch_version(version: PatchVersionView) -> Found:
     lineage = {"clean": version.clean, "robust": version.robust, "origin": version.origin}
     made = [f"{role}: {model}" for role, model in lineage.items() if model]
     withdrawn = [f"withdrawn: {version.withdrawn_reason}"] if version.withdrawn_at else []
-    summary = [f"{name}: {value}" for name, value in version.summary.items() if name != "warnings"]
-    warned = [f"warning: {said}" for said in version.summary.get("warnings", [])]
     head = f"{version.reference}  {size_text(version.size_bytes)}  {version.digest}"
-    return version, [head, *withdrawn, *made, *summary, *warned]
+    return version, [head, *withdrawn, *made, *summary_lines(version.summary)]
 
 
 def _recipe(recipe: RecipeView) -> Found:

@@ -9,7 +9,7 @@ from service import names
 from service.cli.models import Card, Labels, License, about
 from service.cli.output import size_text
 from service.cli.session import Run, command
-from service.client.choices import choice_text
+from service.client.summaries import choice_lines, summary_lines
 from service.schemas.operations import OperationView
 from service.schemas.patches import (
     Energy,
@@ -91,7 +91,7 @@ def add(app: typer.Typer) -> None:
         pairs = dict(zip(patch, robust, strict=False))
         if not len(pairs) == len(patch) == len(robust):
             raise typer.BadParameter("give one --patch for each robust model, no patch twice")
-        for name in patch:
+        for name in () if dry_run else patch:
             run.client.patches.ensure(name, EditLine())
         if len(pairs) == 1:
             request = RequestExtraction(**wanted, robust=robust[0])
@@ -100,7 +100,7 @@ def add(app: typer.Typer) -> None:
             asked = run.client.patches.extract_many(RequestExtractions(**wanted, robust=pairs))
         with run.out.operation_bar(f"extract {', '.join(patch)}") as watch:
             ended = run.client.operations.wait(asked.id, watch=watch)
-        _report(run, patch[0], ended)
+        _report(run, patch, ended)
 
     @command(app, "publish")
     def publish(
@@ -127,7 +127,7 @@ def add(app: typer.Typer) -> None:
             return
         with run.out.operation_bar(f"check {file.name}") as watch:
             ended = run.client.operations.wait(made.id, watch=watch)
-        _report(run, patch, ended)
+        _report(run, [patch], ended)
 
 
 def _request(*parts: dict[str, Any]) -> dict[str, Any]:
@@ -139,26 +139,27 @@ def _request(*parts: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _report(run: Run, patch: str, ended: OperationView) -> None:
+def _report(run: Run, asked: list[str], ended: OperationView) -> None:
     made = ended.result or {}
     if "extractions" in made:
-        several = [line for each in made["extractions"] for line in _lines(each["patch"], each)]
-        run.out.result(ended, several)
+        each = {one["patch"].lower(): one for one in made["extractions"]}  # in any order
+        told = (_lines(patch, each[patch.lower()]) for patch in asked)
+        run.out.result(ended, [line for lines in told for line in lines])
     elif "version" in made:
-        run.out.result(run.client.patches.version(patch, made["version"]), _lines(patch, made))
+        found = run.client.patches.version(asked[0], made["version"])
+        run.out.result(found, _lines(asked[0], {**made, "summary": found.summary}))
     else:
-        run.out.result(ended, _lines(patch, made))
+        run.out.result(ended, _lines(asked[0], made))
 
 
 def _lines(patch: str, made: dict[str, Any]) -> list[str]:
     """What came of one patch, for people."""
-    summary = dict(made.get("summary", {}))
-    warnings = [f"warning: {said}" for said in summary.pop("warnings", [])]
+    summary = made["summary"]
+    said = [f"  {line}" for line in summary_lines(summary)]
     if "version" in made:
-        return [f"{patch}@{made['version']}  {size_text(made['size_bytes'])}", *warnings]
-    choices = [f"  {choice_text(choice)}" for choice in summary.pop("choices", [])]
-    said = [f"{name}: {value}" for name, value in summary.items()]
-    return [f"{patch}: nothing published (dry run)", *said, "would keep", *choices, *warnings]
+        return [f"{patch}@{made['version']}  {size_text(made['size_bytes'])}", *said]
+    choices = [f"  {line}" for line in choice_lines(summary)]
+    return [f"{patch}: nothing published (dry run)", *said, *choices]
 
 
 def patch_in(text: str, namespace: str) -> str:

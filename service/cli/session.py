@@ -28,7 +28,9 @@ Url = Annotated[
 Token = Annotated[
     str | None,
     typer.Option(
-        "--token", help="Token [env: PATCHBAY_TOKEN; else the home's].", show_default=False
+        "--token",
+        help="The caller's token (else PATCHBAY_TOKEN, else the home's owner-token).",
+        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

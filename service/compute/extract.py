@@ -152,6 +152,8 @@ def _reported(
     summary = {
         **findings.parameters(plan),
         **findings.rounded(report.totals),
+        "order": report.order,
+        "quietest": findings.quietest(plan),
         "size_bytes": size_bytes,
         "estimated_bytes": report.estimated_bytes,
         "predicted_loss": report.predicted_loss,

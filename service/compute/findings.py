@@ -212,6 +212,20 @@ def _quiet(plan: Plan) -> list[str]:
     ]
 
 
+def quietest(plan: Plan) -> dict[str, Any] | None:
+    """The kept kernel whose change is nearest to rounding; None where no dtype rounds."""
+    some = [kernel for kernel in plan.kept if kernel.relative_energy > 0]
+    some = [kernel for kernel in some if noise_floor(plan, kernel) > 0]
+    if not some:
+        return None
+    found = min(some, key=lambda kernel: sqrt(kernel.relative_energy) / noise_floor(plan, kernel))
+    return {
+        "tensor": str(found.layer.address),
+        "relative_norm": float(f"{sqrt(found.relative_energy):.6g}"),
+        "noise_floor": float(f"{noise_floor(plan, found):.6g}"),
+    }
+
+
 def noise_floor(plan: Plan, kernel: Measured) -> float:
     """What rounding of the two models alone would make ||R|| / ||W||."""
     dtypes = plan.pairing.dtypes(kernel.layer)

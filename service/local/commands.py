@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from service import errors
-from service.client.choices import choice_text
+from service.client.summaries import choice_lines, summary_lines
 from service.layout import inplace
 from service.layout.pieces import Change, write_copy
 from service.layout.sidecar import Sidecar
@@ -37,9 +37,13 @@ def extract(
     ],
     *,
     out: Annotated[
-        list[Path],
-        typer.Option("-o", "--out", help="The patch file, *.rws.safetensors; one a robust model."),
-    ],
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="The patch file, *.rws.safetensors; one a robust model. A dry run needs none.",
+        ),
+    ] = None,
     origin: Annotated[Path | None, typer.Option(help="Their common start.", exists=True)] = None,
     quality: Annotated[
         str, typer.Option(help="exact, high, standard, small or tiny.")
@@ -58,7 +62,9 @@ def extract(
     profile: Annotated[
         list[Path] | None, typer.Option(help="Write the profile here; one a robust model.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no patch.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be kept; write no patch.")
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -69,7 +75,8 @@ def extract(
     work = import_work()
     layers = _layers(energy, first, globs, everything=everything)
     order = tuple(forward_order.read_text("utf-8").split()) if forward_order else None
-    _check_one_each("-o", out, robust)
+    if out or not dry_run:
+        _check_one_each("-o", out or [], robust)
     if profile:
         _check_one_each("--profile", profile, robust)
     with terminal.bar() as told:
@@ -78,13 +85,13 @@ def extract(
             robust,
             origin,
             work.Asked(layers, projection, quality, dry_run, order),
-            out,
+            out or [],
             profiles=profile or [],
             device=device,
             told=told,
         )
     values, lines = [], []
-    for path, made in zip(out, extractions, strict=True):
+    for path, made in zip(out or robust, extractions, strict=True):
         lines += _told(path, made.summary, made.patch)
         wrote = (str(path), made.patch.digest) if made.patch else (None, None)
         values.append({"path": wrote[0], "digest": wrote[1], "summary": dict(made.summary)})
@@ -193,12 +200,11 @@ def _check_one_each(option: str, files: list[Path], robust: list[Path]) -> None:
 
 def _told(path: Path, found: Mapping[str, Any], made: Any) -> list[str]:
     """What one extraction came to, for people."""
-    summary = dict(found)
-    warned = [f"warning: {said}" for said in summary.pop("warnings", [])]
-    choices = [f"  {choice_text(choice)}" for choice in summary.pop("choices", [])]
-    lines = [f"{path}  {made.size_bytes} bytes  {made.digest}"] if made else []
-    lines += [f"{name}: {value}" for name, value in summary.items()]
-    return [*lines, *(["would keep"] if choices else []), *choices, *warned]
+    said = [f"  {line}" for line in summary_lines(found)]
+    if made:
+        return [f"{path}  {made.size_bytes} bytes  {made.digest}", *said]
+    choices = [f"  {line}" for line in choice_lines(found)]
+    return [f"{path}: nothing written (dry run)", *said, *choices]
 
 
 def _check_clean(base: Path) -> None:

@@ -4,13 +4,15 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from service.local.files import Told
+
+_PIPE_WIDTH: Final = 1000
 
 
 @contextmanager
@@ -36,7 +38,12 @@ def result(value: Mapping[str, Any], lines: Iterable[str], *, as_json: bool) -> 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print a table."""
-    drawn = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    for number, name in enumerate(columns):
+        drawn.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in rows:
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(file=sys.stdout).print(drawn, markup=False, highlight=False)
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH  # a script must not get shortened cells
+    console.print(drawn, markup=False, highlight=False)

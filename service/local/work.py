@@ -55,6 +55,7 @@ def extract(
 ) -> tuple[ExtractMade, ...]:
     """Write the patch file of each robust model, and profiles where wanted; a dry run no patch.
 
+    `outs` names one file a robust model, or none for a dry run.
     Raises what `compute.extract` raises and what reading the models does.
     """
     base = read_model(clean, told)
@@ -75,17 +76,22 @@ def extract(
     for model in (base, first, *further, *([start] if start else [])):
         files |= model.digests
     with (
-        TemporaryDirectory(dir=outs[0].absolute().parent, prefix=".patchbay-") as scratch,
+        TemporaryDirectory(dir=_beside(outs), prefix=".patchbay-") as scratch,
         opened(files) as open_read,
     ):
         made = carry_out(many, open_read, Path(scratch), open_device(device)[0], told)
         assert isinstance(made, ExtractManyMade)  # noqa: S101  # such a job makes nothing else
-        for one, out in zip(made.extractions, outs, strict=True):
+        for one, out in zip(made.extractions, outs, strict=bool(outs)):
             if one.patch is not None:
                 _publish(one.patch.path, out)
         for one, profile in zip(made.extractions, profiles, strict=False):
             _publish(one.profile.path, profile)
     return made.extractions
+
+
+def _beside(outs: Sequence[Path]) -> Path | None:
+    """Where files can be moved into place from; anywhere, if there are none."""
+    return outs[0].absolute().parent if outs else None
 
 
 def _publish(made: Path, out: Path) -> None:

@@ -98,7 +98,8 @@ def _exact(
     if body.origin is not None:
         exact["origin"] = models.resolve(session, model_reference(body.origin)).reference
     for name, text in robust.items():
-        lines.find(session, Patch, name)
+        if not body.dry_run:  # which publishes nothing, so there need not be a patch yet
+            lines.find(session, Patch, name)
         version = models.resolve(session, model_reference(text))
         if version.weights_digest == clean.weights_digest:
             raise errors.NothingToExtract(

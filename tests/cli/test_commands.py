@@ -102,13 +102,13 @@ def test_an_order_of_tensors_is_pushed_with_them(
     assert (placed["conv1.weight"], placed["conv2.weight"], placed["fc.weight"]) == (0, 1, None)
 
 
-def test_a_dry_run_tells_and_publishes_nothing(patchbay: Command) -> None:
+def test_a_dry_run_tells_and_leaves_nothing_in_the_catalogue(patchbay: Command) -> None:
     told = patchbay(
         *("extract", "vision/net", "vision/net-robust", "--patch", "vision/dry", "--dry-run")
     ).json
 
     assert told["result"]["dry_run"]
-    assert patchbay("show", "vision/dry").json["head"] == 0
+    assert patchbay("show", "vision/dry").code == Exit.NOT_FOUND
 
 
 def test_an_extraction_that_fails_ends_with_one(

@@ -10,6 +10,8 @@ from service.client.problem import ServiceProblem
 from service.schemas.patches import RequestExtractions
 from tests.cli.conftest import Command
 
+ENERGIES = ("0.7", "0.85", "0.95")
+
 pytestmark = pytest.mark.usefixtures("published")
 
 
@@ -45,6 +47,34 @@ def test_a_dry_run_of_several_says_what_each_choice_would_keep(patchbay: Command
         assert choices[-1]["layers"] == "all"
         assert set(choices[-1]["estimated_bytes"]) >= {"exact", "high", "standard"}
         assert each["links"]["profile"].startswith("/v1/blobs/sha256:")
+
+
+def test_people_are_told_in_the_order_in_which_they_asked(spoken: Command) -> None:
+    names = ["vision/told-a-long-name", "vision/told-b", "vision/told-aa"]
+    named = [word for name in names for word in ("--patch", name)]
+
+    made = spoken("extract", "vision/net", *["vision/net-robust"] * 3, *named)
+
+    heads = [line.partition("@")[0] for line in made.out.splitlines() if line[0] != " "]
+    assert heads == names
+    assert made.out.count("keeps ") == 3
+
+
+def test_a_dry_run_shows_people_sizes_by_quality_and_the_noise_floor(spoken: Command) -> None:
+    told = spoken(
+        *("extract", "vision/net", "vision/net-robust", "--patch", "vision/dry", "--dry-run"),
+        *("--first", "1"),
+    ).out
+
+    head, *rows = [line.split() for line in told.splitlines() if "   " in line]
+    assert head[-5:] == ["exact", "high", "standard", "small", "tiny"]
+    assert [row[:2] for row in rows] == [
+        ["first", "1"],
+        *[["energy", e] for e in ENERGIES],
+        ["all", "2"],
+    ]
+    assert "times the rounding of the models' dtypes" in told
+    assert "{" not in told
 
 
 def test_an_order_of_tensors_decides_which_kernels_come_first(

@@ -203,6 +203,17 @@ def test_inspect_tells_a_patch_from_a_model(
     assert str(folder) not in json.dumps(of_patch)
 
 
+def test_names_that_are_inspected_are_not_shortened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "encoder." + "block." * 30 + "weight"
+    save_file({name: np.zeros((2, 2), "f4")}, tmp_path / "clean.safetensors")
+
+    run(tmp_path, "inspect", "clean.safetensors")
+
+    assert name in capsys.readouterr().out
+
+
 def test_a_dry_run_writes_no_patch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ended = run(
         folder,
