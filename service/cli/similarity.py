@@ -154,14 +154,16 @@ def composition_lines(found: CompositionView) -> list[str]:
     """How the patches of a recipe go together."""
     lines: list[str] = []
     if found.balance is not None:
-        scales = zip(found.patches, found.balance.wanted, found.balance.solved, strict=True)
+        own = found.balance
+        scales = zip(found.patches, own.wanted, own.solved, own.reached, strict=True)
         lines += [
             f"  {name} times {names.scale_text(solved)} in place of {names.scale_text(wanted)}"
-            for name, wanted, solved in scales
+            + ("" if reached is None else f", reaches {reached:.0%}")
+            for name, wanted, solved, reached in scales
         ]
         lines.append(
-            "balanced: the sum reaches along each patch as far as that one alone would; condition "
-            f"number {found.balance.condition:.2f}"
+            "balanced, no scale larger than asked for; reaches: of what that patch alone would; "
+            f"condition number {own.condition:.2f}"
         )
     for pair in found.interference or ():
         lines.append(f"{pair.first} and {pair.second}: {_met(pair)}")

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from service import errors
-from service.names import MAX_SCALE, SCALE_PLACES
+from service.names import SCALE_PLACES
 from service.registry import comparisons, recipes
 from service.registry.recipes import Fit, Part, Resolved
 from service.schemas.similarity import (
@@ -26,7 +26,9 @@ from service.schemas.similarity import (
 
 MAX_CONDITION: Final = 100.0
 MAX_STRETCH: Final = 2.0
-"""A balanced scale may be so many times the one that was asked for."""
+"""Where a balance would take more than so many times what was asked for, there is none."""
+_ROUNDS: Final = 2000
+_SETTLED: Final = 1e-7
 _STEP: Final = Decimal(1).scaleb(-SCALE_PLACES)
 
 
@@ -61,12 +63,12 @@ def warnings(composed: Resolved, view: CompositionView | None) -> list[str]:
     if view is None or view.balance is None:
         return found
     scales = zip(view.patches, view.balance.wanted, view.balance.solved, strict=True)
-    turned = [
-        f"patch {name} is taken off in place of put on: the others hold more of it than was wanted"
+    dropped = [
+        f"patch {name} is left out: the others hold all of it that was wanted"
         for name, wanted, solved in scales
-        if wanted * solved < 0
+        if wanted and not solved
     ]
-    return [said for said in found if said != recipes.PLAIN_SUM] + turned
+    return [said for said in found if said != recipes.PLAIN_SUM] + dropped
 
 
 # ── balance ──────────────────────────────────────────────────────────────────────────────────
@@ -84,19 +86,38 @@ def _solved(parts: Sequence[Part], known: Mapping[str, Any]) -> list[Decimal]:
         )
         raise _refused(parts, one, other, reason)
     wanted = [float(part.scale) for part in parts]
-    solved = []
     for number, row in enumerate(solve):
         scale = sum(weight * s for weight, s in zip(row, wanted, strict=True))
-        rounded = Decimal(repr(scale)).quantize(_STEP)
-        stretched = abs(scale) > MAX_STRETCH * abs(wanted[number])
-        if stretched or abs(rounded) > MAX_SCALE:
+        if abs(scale) > MAX_STRETCH * abs(wanted[number]):
             name = parts[number].version.reference
-            limit = f"{MAX_STRETCH:g} times as much" if stretched else f"the limit of {MAX_SCALE}"
-            reason = f"{name} would be scaled by {scale:.4g} in place of {wanted[number]:g}, over"
-            closest = _closest_to(number, known["gram"], wanted)
-            raise _refused(parts, *closest, f"{reason} {limit}")
-        solved.append(rounded)
-    return solved
+            reason = (
+                f"{name} would be scaled by {scale:.4g} in place of {wanted[number]:g}, over "
+                f"{MAX_STRETCH:g} times as much"
+            )
+            raise _refused(parts, *_closest_to(number, known["gram"], wanted), reason)
+    return [Decimal(repr(scale)).quantize(_STEP) for scale in _within(known["gram"], wanted)]
+
+
+def _within(gram: Sequence[Sequence[float]], wanted: Sequence[float]) -> list[float]:
+    """Of all scales from 0 to those wanted, the nearest, by G, to those that solve G a = diag(G) s.
+
+    What would be stretched stays as wanted, and the others are solved for beside it: a signature
+    that others point away from does not get better by more of it. Minimizes a G a - 2 a diag(G) s,
+    one scale after the other, which converges since G is positive definite.
+    """
+    scales = list(wanted)
+    for _ in range(_ROUNDS):
+        moved = 0.0
+        for number, row in enumerate(gram):
+            others = sum(g * a for g, a in zip(row, scales, strict=True))
+            others -= row[number] * scales[number]
+            least, most = sorted((0.0, wanted[number]))
+            scale = min(max(wanted[number] - others / row[number], least), most)
+            moved = max(moved, abs(scale - scales[number]))
+            scales[number] = scale
+        if moved < _SETTLED:
+            break
+    return scales
 
 
 def _refused(parts: Sequence[Part], one: int, other: int, reason: str) -> errors.CannotBalance:
@@ -128,9 +149,16 @@ def _rescaled(
 def _explained(
     resolved: Resolved, composed: Resolved, scales: list[Decimal], known: Mapping[str, Any]
 ) -> Explained:
+    wanted = [part.scale for part in resolved.parts]
     return Explained(
-        wanted=[part.scale for part in resolved.parts],
+        wanted=wanted,
         solved=scales,
+        reached=[
+            sum(g * float(a) for g, a in zip(row, scales, strict=True)) / (row[number] * float(s))
+            if s
+            else None
+            for number, (row, s) in enumerate(zip(known["gram"], wanted, strict=True))
+        ],
         condition=known["balance"]["condition"],
         gram=known["gram"],
         layers=[LayerGram.model_validate(layer) for layer in known["layers"]],

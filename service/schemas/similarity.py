@@ -55,10 +55,17 @@ class LayerGram(View):
 
 
 class Explained(View):
-    """Why the scales are what they are: G a = diag(G) s, for the scales s that were asked for."""
+    """Why the scales are what they are: G a = diag(G) s, for the scales s that were asked for.
+
+    None is turned around or larger than asked for: where that would be, a is the nearest, by G.
+    """
 
     wanted: list[Scale]
     solved: list[Scale] = Field(description="a, rounded to 4 decimal places.")
+    reached: list[float | None] = Field(
+        description="How far the sum reaches along each signature; 1: as far as that one alone at "
+        "the scale that was asked for. null where that is zero."
+    )
     condition: float = Field(description="Condition number of G, its diagonal scaled to one.")
     gram: Matrix = Field(description="G: each kernel over the square of its clean weight's norm.")
     layers: list[LayerGram] = Field(description="G kernel by kernel, for 16 patches at most.")

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from service import errors
@@ -14,6 +16,7 @@ from service.registry.recipes import Resolved
 from service.schemas.similarity import CompositionView
 from tests.factories import publish_model, publish_patch
 
+SCALES = st.floats(-3, 3).filter(lambda scale: abs(scale) > 0.01)
 GRAM = [[4.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 9.0]]
 
 
@@ -78,9 +81,9 @@ def composed(
 
 @pytest.mark.usefixtures("_patches")
 def test_a_balanced_recipe_is_a_plain_one_with_the_scales_solved_for(session: Session) -> None:
-    recipe = resolved(session, "a=1+b=0.5+c=-2")
+    recipe = resolved(session, "a=0.5+b=1+c=-2")
     at = known(session, recipe)
-    wanted = np.array([[1.0, 0.5, -2.0][each] for each in at])
+    wanted = np.array([[0.5, 1.0, -2.0][each] for each in at])
     gram = np.array(GRAM)[np.ix_(at, at)]
 
     balanced, view = composed(session, recipe)
@@ -89,6 +92,7 @@ def test_a_balanced_recipe_is_a_plain_one_with_the_scales_solved_for(session: Se
     assert view.balance is not None
     assert view.balance.wanted == [part.scale for part in recipe.parts]
     assert [float(scale) for scale in view.balance.solved] == pytest.approx(scales, abs=5e-5)
+    assert view.balance.reached == pytest.approx([1.0] * 3, abs=1e-3)
     assert [part.scale for part in balanced.parts if part.scale] == [
         scale for scale in view.balance.solved if scale
     ]
@@ -99,7 +103,7 @@ def test_a_balanced_recipe_is_a_plain_one_with_the_scales_solved_for(session: Se
 
 @pytest.mark.usefixtures("_patches")
 def test_scales_that_are_solved_have_four_places(session: Session) -> None:
-    recipe = resolved(session, "a=1+b=0.7")
+    recipe = resolved(session, "a=0.5+b=0.7")
     known(session, recipe)
 
     balanced, _ = composed(session, recipe)
@@ -128,34 +132,55 @@ def test_signatures_that_no_scales_can_balance_are_refused(session: Session) -> 
 
 
 @pytest.mark.usefixtures("_patches")
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("a=1+b=-0.1", "in place of -0.1, over 2 times as much"),
-        ("a=-6+b=10", "scaled by -11.33 in place of -6, over the limit of 10"),
-    ],
-)
-def test_a_scale_that_would_more_than_double_or_leave_the_bound_is_refused(
-    session: Session, text: str, told: str
-) -> None:
-    recipe = resolved(session, text)
+def test_a_scale_that_would_have_to_more_than_double_is_refused(session: Session) -> None:
+    recipe = resolved(session, "a=1+b=-0.1")
     known(session, recipe)
 
+    told = "in place of -0.1, over 2 times as much"
     with pytest.raises(errors.CannotBalance, match=told) as refused:
         composed(session, recipe)
 
     assert {refused.value.first, refused.value.second} == {"vision/a@1", "vision/b@1"}
 
 
+@given(st.lists(st.floats(-1, 1), min_size=9, max_size=9), st.lists(SCALES, min_size=3, max_size=3))
+def test_balanced_scales_are_the_best_of_those_between_nothing_and_what_was_asked_for(
+    values: list[float], wanted: list[float]
+) -> None:
+    rows = np.array(values).reshape(3, 3)
+    gram = rows @ rows.T + np.eye(3)
+
+    scales = np.array(composition._within(gram.tolist(), wanted))
+
+    slope = (gram @ scales - np.diag(gram) * wanted) * np.sign(wanted)
+    share = scales / wanted
+    assert np.all((share >= 0) & (share <= 1))
+    assert np.all(slope[share < 1] > -1e-4), "more of it would be better"
+    assert np.all(slope[share > 0] < 1e-4), "less of it would be better"
+
+
 @pytest.mark.usefixtures("_patches")
-def test_a_patch_whose_scale_changes_sign_is_warned_of(session: Session) -> None:
+def test_signatures_that_point_away_from_each_other_are_not_made_larger(session: Session) -> None:
+    recipe = resolved(session, "a=1+b=0.6")
+    known(session, recipe, [[1.0, -0.4, 0.0], [-0.4, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+    _, view = composed(session, recipe)
+
+    assert view.balance is not None
+    assert view.balance.solved == view.balance.wanted
+    by_name = dict(zip(view.patches, view.balance.reached, strict=True))
+    assert by_name == pytest.approx({"vision/a@1": 0.76, "vision/b@1": 1 / 3})
+
+
+@pytest.mark.usefixtures("_patches")
+def test_a_patch_that_the_others_hold_wholly_is_left_out_and_told_of(session: Session) -> None:
     recipe = resolved(session, "a=1+b=0.75")
     known(session, recipe, [[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
     balanced, view = composed(session, recipe)
 
     said = composition.warnings(balanced, view)
-    assert [text for text in said if "vision/b@1 is taken off in place of put on" in text]
+    assert [text for text in said if "vision/b@1 is left out" in text]
     assert recipes.PLAIN_SUM not in said
     assert recipes.PLAIN_SUM in composition.warnings(recipe, None)
 
