@@ -1,19 +1,20 @@
 """Carry out recipes: write one overlay a weight file, of the tensors that the patches touch."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from math import prod
 from pathlib import Path
-from threading import Lock
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from service import errors
-from service.compute.crew import crew
+from service.compute.crew import Crew, crew
 from service.compute.sources import PatchSource, load_part, unpack
 from service.layout import fit
 from service.layout.disk import RangeReader
@@ -31,13 +32,13 @@ Recipe = Sequence[tuple[PatchSource, Decimal]]
 """Patches in canonical order with their scales, none of them zero."""
 
 _NAMED: Final = 10
-_FEW: Final = codec.ALIGNED * 2**14
+_FEW: Final = codec.ALIGNED * 2**13
 _MANY: Final = codec.ALIGNED * 2**18
 """Elements that are worked on at once; a tensor is cut into parts of so many."""
-_WORKING_BYTES: Final = 16
-"""What an element takes while it is worked on, beside its results."""
-_WIDEST_BYTES: Final = 8
-_BUDGET_BYTES: Final = 2**24
+_WORKING_BYTES: Final = 24
+"""What an element takes while it is worked on, beside signatures that are kept decoded."""
+_DECODED_BYTES: Final = 4
+_BUDGET_BYTES: Final = 2**23
 """What the parts at work may take together; one that takes more is worked on alone."""
 
 _Key = tuple[int, TensorAddress]
@@ -64,9 +65,6 @@ class _Step:
     def key(self) -> _Key:
         """What names its signature."""
         return id(self.source), self.tensor.address
-
-
-_Patched = memoryview | errors.ScaleOverflows | None
 
 
 def build_overlay(
@@ -120,22 +118,12 @@ def build_overlays(
             )
             for out, each in steps.items()
         }
-        size = _elements_at_once(read_base, device)
-
-        def work(part: _Part) -> tuple[_Part, list[_Patched]]:
-            own = load_part(read_base, part.tensor, part.start, part.end, device)
-            decoded = _Decoded(part)
-            return part, [each.patched(part, own, decoded) for each in overlays.values()]
-
-        def cost(part: _Part) -> int:
-            return (part.end - part.start) * (_WORKING_BYTES + len(overlays) * _WIDEST_BYTES)
-
-        threads = opened.enter_context(crew(device))
-        parts = _parts(touched, size, device)
-        for part, answers in threads.map(work, parts, cost=cost, budget=_BUDGET_BYTES):
-            for overlay, answer in zip(overlays.values(), answers, strict=True):
-                overlay.take(part.tensor.name, answer)
-            done += part.end - part.start
+        every, size = list(overlays.values()), _elements_at_once(read_base, device)
+        walk = _Walk(opened.enter_context(crew(device)), read_base, device)
+        tasks = _tasks(touched, every, size)
+        told = walk.one(tasks, every[0]) if len(every) == 1 else walk.many(tasks, every)
+        for elements in told:
+            done += elements
             progress(done / whole)
         if not done:
             progress(1.0)
@@ -149,67 +137,152 @@ def _elements_at_once(read: Read, device: torch.device) -> int:
 
 
 class _Signatures:
-    """The signatures on one tensor; each is unpacked when the first part wants it."""
+    """The signatures on one tensor of the base, each unpacked once."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._unpacked: dict[_Key, Unpacked] = {}
-        self._lock = Lock()
+    def __init__(self, steps: Iterable[_Step]) -> None:
+        self.steps = {step.key: step for step in steps}
+        self._unpacked = {key: Future[Unpacked]() for key in self.steps}
 
-    def __getitem__(self, step: _Step) -> Unpacked:
-        """Raises `NotAPatchFile`."""
-        with self._lock:
-            if step.key not in self._unpacked:
-                self._unpacked[step.key] = unpack(step.source, step.tensor, self._device)
-            return self._unpacked[step.key]
+    def unpack(self, key: _Key, device: torch.device) -> None:
+        """Make a signature ready to be decoded; raises `NotAPatchFile`."""
+        step, unpacked = self.steps[key], self._unpacked[key]
+        try:
+            unpacked.set_result(unpack(step.source, step.tensor, device))
+        except BaseException as error:
+            unpacked.set_exception(error)
+            raise
+
+    def part(self, key: _Key, start: int, end: int) -> Tensor:
+        """Elements `[start, end)` of a signature, decoded once it is unpacked."""
+        return self._unpacked[key].result().part(start, end)
+
+
+@dataclass(frozen=True)
+class _Unpacking:
+    """A signature to be unpacked, before the parts that need it."""
+
+    signatures: _Signatures
+    key: _Key
 
 
 @dataclass(frozen=True)
 class _Part:
     """Elements `[start, end)` of a tensor of the base."""
 
+    signatures: _Signatures
     tensor: TensorEntry
     start: int
     end: int
-    signatures: _Signatures
+
+    @property
+    def numel(self) -> int:
+        """How many elements it has."""
+        return self.end - self.start
+
+    def decoded(self, key: _Key) -> Tensor:
+        """A signature's elements."""
+        return self.signatures.part(key, self.start, self.end)
 
 
-def _parts(tensors: Iterable[TensorEntry], size: int, device: torch.device) -> Iterator[_Part]:
+_Task = _Unpacking | _Part
+
+
+def _tasks(
+    tensors: Iterable[TensorEntry], overlays: Sequence["_Overlay"], size: int
+) -> Iterator[_Task]:
+    """What is to be done to each tensor; the crew takes it in this order, so nobody waits long."""
     for tensor in tensors:
-        signatures, numel = _Signatures(device), prod(tensor.shape)
+        steps = (step for overlay in overlays for step in overlay.steps.get(tensor.name, ()))
+        signatures, numel = _Signatures(steps), prod(tensor.shape)
+        for key in signatures.steps if numel else ():
+            yield _Unpacking(signatures, key)
         for start in range(0, numel, size):
-            yield _Part(tensor, start, min(numel, start + size), signatures)
+            yield _Part(signatures, tensor, start, min(numel, start + size))
 
 
-class _Decoded:
-    """Signatures of a part as a build adds them; each is decoded once for all recipes."""
+class _Walk:
+    """One pass over what the recipes touch; each way of it tells the elements that are written."""
 
-    def __init__(self, part: _Part) -> None:
-        self._part = part
-        self._values: dict[_Key, Tensor] = {}
+    def __init__(self, threads: Crew, read: Read, device: torch.device) -> None:
+        self._threads = threads
+        self._read = read
+        self._device = device
 
-    def __getitem__(self, step: _Step) -> Tensor:
-        """Raises `NotAPatchFile`."""
-        if step.key not in self._values:
-            unpacked = self._part.signatures[step]
-            self._values[step.key] = unpacked.part(self._part.start, self._part.end)
-        return self._values[step.key]
+    def one(self, tasks: Iterable[_Task], overlay: "_Overlay") -> Iterator[int]:
+        """Write a lone overlay: here it is hashed, in its order, while the crew computes ahead."""
+
+        def work(task: _Task) -> tuple[_Part, _Patched] | None:
+            own = self._own(task)
+            return own and (own[0], overlay.patched(*own, own[0].decoded))
+
+        def cost(task: _Task) -> int:
+            return _cost(task, 0)
+
+        for made in self._threads.map(work, tasks, cost=cost, budget=_BUDGET_BYTES):
+            if made is not None:
+                part, patched = made
+                overlay.take(part.tensor.name, patched)
+                yield part.numel
+
+    def many(self, tasks: Iterable[_Task], overlays: Sequence["_Overlay"]) -> Iterator[int]:
+        """Write overlays side by side: of each part the crew shares out the recipes.
+
+        So every core hashes, and memory does not grow with the number of recipes.
+        """
+
+        def work(task: _Task) -> tuple[_Part, Tensor, dict[_Key, Tensor]] | None:
+            own = self._own(task)
+            return own and (*own, {key: own[0].decoded(key) for key in own[0].signatures.steps})
+
+        def cost(task: _Task) -> int:
+            return _cost(task, len(task.signatures.steps))
+
+        for made in self._threads.map(work, tasks, cost=cost, budget=_BUDGET_BYTES):
+            if made is not None:
+                part, own, decoded = made
+                write = partial(_write, part=part, own=own, decoded=decoded.__getitem__)
+                for _ in self._threads.map(write, overlays):
+                    pass
+                yield part.numel
+
+    def _own(self, task: _Task) -> tuple[_Part, Tensor] | None:
+        if isinstance(task, _Unpacking):
+            task.signatures.unpack(task.key, self._device)
+            return None
+        own = load_part(self._read, task.tensor, task.start, task.end, self._device)
+        return task, own
+
+
+def _write(
+    overlay: "_Overlay", *, part: _Part, own: Tensor, decoded: Callable[[_Key], Tensor]
+) -> None:
+    overlay.take(part.tensor.name, overlay.patched(part, own, decoded))
+
+
+def _cost(task: _Task, decoded: int) -> int:
+    """What a task takes of memory with so many signatures decoded at once."""
+    if isinstance(task, _Unpacking):
+        return 0
+    return task.numel * (_WORKING_BYTES + decoded * _DECODED_BYTES)
+
+
+_Patched = memoryview | errors.ScaleOverflows | None
 
 
 class _Overlay:
     """One recipe's overlay, as far as it is written."""
 
     def __init__(self, header: Header, sink: Sink, steps: Mapping[str, Sequence[_Step]]) -> None:
+        self.steps = steps
         self._writer = OverlayWriter(sink, header)
-        self._steps = steps
         self._failure: errors.ScaleOverflows | None = None
 
-    def patched(self, part: _Part, own: Tensor, decoded: _Decoded) -> _Patched:
+    def patched(self, part: _Part, own: Tensor, decoded: Callable[[_Key], Tensor]) -> _Patched:
         """A part of the base as the recipe makes it; None where the recipe leaves it alone."""
-        steps = self._steps.get(part.tensor.name)
+        steps = self.steps.get(part.tensor.name)
         if steps is None or self._failure is not None:
             return None
-        pairs = ((step.scale, decoded[step]) for step in steps)
+        pairs = ((step.scale, decoded(step.key)) for step in steps)
         kind = steps[0].tensor.kind
         try:
             return raw.octets(arithmetic.patched(own, kind, pairs, tensor=part.tensor.name))

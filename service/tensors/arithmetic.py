@@ -54,7 +54,7 @@ def patched(
     moved = move(base, signatures).reshape(-1)
     own, out = base.reshape(-1), torch.empty_like(base).reshape(-1)
     for part in _parts(base):
-        out[part] = _narrowed(own[part], moved[part], tensor)
+        _narrow(own[part], moved[part], out[part], tensor)
     return out.reshape(base.shape)
 
 
@@ -64,13 +64,16 @@ def _added(
 ) -> Float[Tensor, "*shape"]:
     wide = torch.float64 if base.dtype == torch.float64 else torch.float32
     total = base.to(wide, copy=True)
-    flat = total.view(-1)
+    flat, parts = total.view(-1), list(_parts(base))
+    # Used again: memory that is asked for anew for each product costs more than the product.
+    products = torch.empty(flat[parts[0]].shape if parts else 0, dtype=wide, device=base.device)
     for scale, delta in signatures:
         # A tensor, not a Python number: its dtype says in which precision the product is made.
         factor = torch.tensor(float(scale), dtype=wide, device=base.device)
         each = delta.reshape(-1)
-        for part in _parts(base):
-            flat[part].add_(each[part].to(wide).mul(factor))
+        for part in parts:
+            own = flat[part]
+            own.add_(torch.mul(each[part].to(wide), factor, out=products[: len(own)]))
     return total
 
 
@@ -92,18 +95,18 @@ def _exp(exponent: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.tensor(values, dtype=torch.float64, device=exponent.device).reshape(exponent.shape)
 
 
-def _narrowed(
-    base: Float[Tensor, " n"], moved: Float[Tensor, " n"], tensor: str
-) -> Float[Tensor, " n"]:
-    """The result in the base's dtype, the bits of the base where it is not finite."""
-    narrow = moved.to(base.dtype)
-    if _all_finite(narrow) and _all_finite(base):
-        return narrow
+def _narrow(
+    base: Float[Tensor, " n"], moved: Float[Tensor, " n"], out: Float[Tensor, " n"], tensor: str
+) -> None:
+    """Put the result in the base's dtype into `out`, and the base's bits where it is not finite."""
+    out.copy_(moved)
+    if _all_finite(out):
+        return  # and so was the base: nothing that is added or multiplied makes it finite
     finite = base.isfinite()
-    if bool((finite & ~narrow.isfinite()).any()):
+    if bool((finite & ~out.isfinite()).any()):
         raise errors.ScaleOverflows(tensor, raw.NAMES[base.dtype])
     bits = _BITS[base.element_size()]  # as integers: the payload of a NaN is kept, too
-    return torch.where(finite, narrow.view(bits), base.view(bits)).view(base.dtype)
+    out.view(bits).copy_(torch.where(finite, out.view(bits), base.view(bits)))
 
 
 def _all_finite(values: Float[Tensor, " n"]) -> bool:

@@ -129,6 +129,9 @@ def _levels(codes: UInt8[Tensor, " bytes"], codec: Codec) -> Float32[Tensor, " n
     """What the codes stand for, with those of the last byte that are not used."""
     if codec is Codec.Q8:
         return codes.view(torch.int8).to(torch.float32)
+    # A megabyte of pairs lies in a CPU's cache; a GPU has no need of it.
+    if codec is Codec.FIVE and codes.device.type == "cpu" and codes.numel() % 2 == 0:
+        return gather.by_pairs(_pairs(codec), codes)
     return gather.rows(_table(codec).to(codes.device), codes)
 
 
@@ -139,6 +142,12 @@ def _table(codec: Codec) -> Float32[Tensor, "256 each"]:
     values = LEVELS if codec is Codec.Q2 else [float(d - _ZERO[codec]) for d in range(base)]
     table = [[values[byte // base**i % base] for i in range(each)] for byte in range(256)]
     return torch.tensor(table, dtype=torch.float32)
+
+
+@cache
+def _pairs(codec: Codec) -> Float32[Tensor, "65536 both"]:
+    """What the codes of each two bytes stand for."""
+    return gather.pairs_of(_table(codec))
 
 
 # ── packing ──────────────────────────────────────────────────────────────────────────────────

@@ -29,3 +29,14 @@ def test_more_codes_than_a_tile_holds_are_looked_up() -> None:
     found = gather.rows(table, codes)
 
     assert torch.equal(found.reshape(-1, each), table[codes.long()])
+
+
+@pytest.mark.parametrize("each", [1, 3])
+@given(st.binary(max_size=200))
+def test_two_codes_at_a_time_are_looked_up_alike(each: int, content: bytes) -> None:
+    table = torch.arange(256 * each, dtype=torch.int32).view(torch.float32).reshape(256, each)
+    codes = torch.tensor(list(content + content), dtype=torch.uint8)
+
+    found = gather.by_pairs(gather.pairs_of(table), codes)
+
+    assert torch.equal(found.view(torch.int32), gather.rows(table, codes).view(torch.int32))
