@@ -18,7 +18,7 @@ from service.registry import builds, digests, plans, recipes
 from service.registry.access import Principal
 from service.registry.plans import FilePlan, Part
 from service.registry.recipes import Resolved
-from service.schemas.operations import State
+from service.schemas.operations import OperationView, State
 
 PULL_WAIT_S: Final = 60.0
 """How long a download waits for its build; most builds take a second or two."""
@@ -63,12 +63,19 @@ async def found(
     if isinstance(seen, FilePlan):
         return seen
     recipe, operation_id = seen
-    await carried_out(parts, recipe, operation_id, wait_s or PULL_WAIT_S)
-    return await run_in_threadpool(planned, parts, recipe, part, path)
+    ended = await carried_out(parts, recipe, operation_id, wait_s or PULL_WAIT_S)
+    if ended.kind != builds.BUILD:
+        return await run_in_threadpool(planned, parts, recipe, part, path)
+    # Its worker has it hashed in a moment; the first bytes need not wait for that.
+    return await waiting.read(
+        parts.sessions, lambda session: plans.find(session, parts.plans, recipe, part, path)
+    )
 
 
-async def carried_out(parts: Parts, recipe: Digest, operation_id: str, wait_s: float) -> None:
-    """Wait for the operation that a recipe's files need.
+async def carried_out(
+    parts: Parts, recipe: Digest, operation_id: str, wait_s: float
+) -> OperationView:
+    """Wait for the operation that a recipe's files need; answers how it ended.
 
     Raises `BuildUnderWay` after `wait_s`, and `BuildFailed`.
     """
@@ -78,6 +85,7 @@ async def carried_out(parts: Parts, recipe: Digest, operation_id: str, wait_s: f
     if ended.state is not State.SUCCEEDED:
         reason = (ended.problem or {}).get("detail", f"the operation was {ended.state}")
         raise errors.BuildFailed(builds.hex_of(recipe), operation_id, str(reason))
+    return ended
 
 
 def ask(

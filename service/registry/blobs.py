@@ -3,9 +3,9 @@
 A blob that was found damaged, or that was collected, counts as absent until it is stored anew.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from sqlalchemy import ScalarSelect, func, literal_column, not_, or_, select
+from sqlalchemy import Boolean, ScalarSelect, func, literal_column, not_, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -22,20 +22,29 @@ def record(session: Session, digest: Digest, size_bytes: int) -> bool:
     From here to the end of the transaction it is not removed. It may have been a moment before, so
     whoever stored it looks whether it is there still, before they commit.
     """
-    query = insert(Blob).values(digest=digest, size_bytes=size_bytes)
+    return bool(record_all(session, {digest: size_bytes}))
+
+
+def record_all(session: Session, sizes: Mapping[Digest, int]) -> set[Digest]:
+    """Make stored blobs known as `record` does, by their sizes; answers which are new."""
+    if not sizes:
+        return set()
+    rows = [{"digest": digest, "size_bytes": sizes[digest]} for digest in sorted(sizes)]
+    query = insert(Blob).values(rows)
     query = query.on_conflict_do_update(
         index_elements=[Blob.digest],
         # Its age is that of its last storing: what somebody just sent is not collected.
         set_={
             "created_at": func.now(),
-            "size_bytes": size_bytes,
+            "size_bytes": query.excluded.size_bytes,
             "damaged_at": None,
             "collected_at": None,
             "removed_at": None,
         },
     )
     # In PostgreSQL a row that was not there before has no `xmax`.
-    return bool(session.scalar(query.returning(literal_column("xmax = 0"))))
+    made = session.execute(query.returning(Blob.digest, literal_column("xmax = 0", Boolean)))
+    return {Digest(digest) for digest, is_new in made if is_new}
 
 
 def known(session: Session, digest: Digest) -> Blob | None:

@@ -6,9 +6,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy import func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
 from service import errors, queue
 from service.db.tables.builds import BUILDING, EXPIRED, READY, Build, BuildFile
@@ -128,46 +128,90 @@ def begin(
     return operation
 
 
-def inputs(
-    session: Session, recipe: Digest
-) -> tuple[ModelVersion, list[tuple[PatchVersion, Decimal]]]:
-    """What the worker must read: the base, and the patches in canonical order.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the worker must know of a recipe; patches in canonical order with their scales."""
 
-    Raises `DamagedBlob`: from a damaged base another build would come.
+    patches: tuple[tuple[PatchVersion, Decimal], ...]
+    overlay_bytes: int
+
+
+def inputs(session: Session, every: Sequence[Digest]) -> tuple[ModelVersion, list[Wanted]]:
+    """The base that recipes share, and what is wanted on it, in their order.
+
+    Raises `ThingNotFound`, and `DamagedBlob`: from a damaged base another build would come.
     """
-    resolved = recipes.loaded(recipes.find(session, recipe))
-    blobs.require_sound(session, [Digest(file.digest) for file in resolved.base.weight_files])
-    return resolved.base, [(part.version, part.scale) for part in resolved.parts]
+    found = recipes.find_all(session, every)
+    base = found[0].base
+    blobs.require_sound(session, [Digest(file.digest) for file in base.weight_files])
+    wanted = [
+        Wanted(tuple((row.version, row.scale) for row in recipe.patches), recipe.overlay_bytes)
+        for recipe in found
+    ]
+    return base, wanted
 
 
 def record(session: Session, digest: Digest, overlays: Sequence[Overlay]) -> dict[str, Any]:
-    """Publish the build of a recipe; answers what an operation says of it.
+    """Publish the build of a recipe; as `record_all` does."""
+    return record_all(session, {digest: overlays})[0]
+
+
+def record_all(session: Session, made: Mapping[Digest, Sequence[Overlay]]) -> list[dict[str, Any]]:
+    """Publish the builds of recipes; answers what an operation says of each.
 
     The operation is held by the caller. A rebuild must give the bytes that were recorded first, or
     raises `BuildDiffers`.
     """
-    build = session.get(Build, digest, with_for_update={"of": Build}, populate_existing=True)
-    if build is None:
-        raise errors.ThingNotFound("build", digest)
+    held = session.scalars(
+        select(Build)
+        .where(Build.recipe_digest.in_(made))
+        .order_by(Build.recipe_digest)
+        .options(lazyload(Build.recipe))
+        .with_for_update(of=Build)
+        .execution_options(populate_existing=True)
+    )
+    found = {build.recipe_digest: build for build in held}
+    for digest, overlays in made.items():
+        if digest not in found:
+            raise errors.ThingNotFound("build", digest)
+        _check_same(found[digest], overlays)
+    every = [overlay for overlays in made.values() for overlay in overlays]
+    blobs.record_all(session, {overlay.digest: overlay.size_bytes for overlay in every})
+    for digest, overlays in made.items():
+        if not found[digest].files:
+            session.add_all(_file(digest, overlay) for overlay in overlays)
+    session.flush()
+    session.execute(
+        update(Build)
+        .where(Build.recipe_digest.in_(made))
+        .values(state=READY, ready_at=func.now(), used_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+    for build in found.values():
+        session.expire(build)
+    return [_told(digest, overlays) for digest, overlays in made.items()]
+
+
+def _check_same(build: Build, overlays: Sequence[Overlay]) -> None:
     recorded = {file.path: file.overlay_digest for file in build.files}
     made: dict[str, str] = {overlay.path: overlay.digest for overlay in overlays}
     for path in sorted(recorded.keys() | made.keys()) if build.files else ():
         expected, actual = recorded.get(path, "nothing"), made.get(path, "nothing")
         if expected != actual:
-            raise errors.BuildDiffers(digest, path, expected, actual)
-    for overlay in overlays:
-        blobs.record(session, overlay.digest, overlay.size_bytes)
-        if overlay.path not in recorded:
-            build.files.append(
-                BuildFile(
-                    path=overlay.path,
-                    overlay_digest=overlay.digest,
-                    overlay_size_bytes=overlay.size_bytes,
-                    overlay_header=overlay.header,
-                )
-            )
-    build.state, build.ready_at, build.used_at = READY, func.now(), func.now()
-    session.flush()
+            raise errors.BuildDiffers(Digest(build.recipe_digest), path, expected, actual)
+
+
+def _file(digest: Digest, overlay: Overlay) -> BuildFile:
+    return BuildFile(
+        recipe_digest=digest,
+        path=overlay.path,
+        overlay_digest=overlay.digest,
+        overlay_size_bytes=overlay.size_bytes,
+        overlay_header=overlay.header,
+    )
+
+
+def _told(digest: Digest, overlays: Sequence[Overlay]) -> dict[str, Any]:
     path = f"/v1/builds/{hex_of(digest)}"
     return {
         "id": hex_of(digest),

@@ -1,6 +1,6 @@
 """Recipes: read, resolve to exact versions, check that all fits, name by digest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final, Literal
@@ -19,6 +19,7 @@ from service.names import (
     CanonicalRecipe,
     Digest,
     Ingredient,
+    Name,
     Reference,
     canonical_recipe,
     model_reference,
@@ -69,38 +70,96 @@ def resolve(session: Session, recipe: RecipeBody | str, *, require: Fit) -> Reso
     Raises `BadReference`, `BadRecipe`, `ThingNotFound`, `ThingDeleted`, `TwoVersionsOfOnePatch`,
     `BadScale`, `DoesNotFit`, `NotTheSameBase`.
     """
-    if isinstance(recipe, str) and recipe.startswith("sha256:"):
-        return _recorded(session, parse_digest(recipe), require)
-    base, ingredients = _read(session, recipe)
-    if len(ingredients) > MAX_PATCHES:
-        raise errors.BadRecipe(
-            base.reference, f"lists {len(ingredients)} patches; at most {MAX_PATCHES} may be"
+    return resolve_all(session, [recipe], require=require)[0]
+
+
+def resolve_all(
+    session: Session, every: Sequence[RecipeBody | str], *, require: Fit
+) -> list[Resolved]:
+    """Resolve and check recipes as `resolve` does each; what several of them name is read once."""
+    look = _Look(session)
+    found = [look.recipe(recipe, require) for recipe in every]
+    fresh = [each for each in found if isinstance(each, _Entered)]
+    known = look.known(each.canonical.digest for each in fresh)
+    return [look.resolved(each, known) if isinstance(each, _Entered) else each for each in found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entered:
+    """A recipe whose names are found, and whose patches are not yet known to fit."""
+
+    base: ModelVersion
+    entered: tuple[Part, ...]
+    canonical: CanonicalRecipe
+
+
+class _Look:
+    """Finds what recipes name, each thing once."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._models: dict[Reference, ModelVersion] = {}
+        self._patches: dict[tuple[Name, int | None], PatchVersion] = {}
+        self._overlays: dict[tuple[int, frozenset[int]], int] = {}
+
+    def recipe(self, recipe: RecipeBody | str, require: Fit) -> _Entered | Resolved:
+        """Find a recipe's base and patches, or a whole recipe that is named by its digest."""
+        if isinstance(recipe, str) and recipe.startswith("sha256:"):
+            return _recorded(self._session, parse_digest(recipe), require)
+        base, ingredients = self._read(recipe)
+        if len(ingredients) > MAX_PATCHES:
+            raise errors.BadRecipe(
+                base.reference, f"lists {len(ingredients)} patches; at most {MAX_PATCHES} may be"
+            )
+        entered = tuple(Part(self._patch(item), item.scale) for item in ingredients)
+        _check_versions(entered)
+        canonical = canonical_recipe(
+            Digest(base.weights_digest), ((Digest(p.version.digest), p.scale) for p in entered)
         )
-    entered = tuple(
-        Part(patches.resolve(session, item.patch, item.version), item.scale) for item in ingredients
-    )
-    _check_versions(entered)
-    canonical = canonical_recipe(
-        Digest(base.weights_digest), ((Digest(p.version.digest), p.scale) for p in entered)
-    )
-    if require == "same_base":
-        _require_same_base(base, entered)
-    known = session.get(Recipe, canonical.digest)
-    overlay_bytes = known.overlay_bytes if known else _check_fit(session, base, entered)
-    by_digest = {part.version.digest: part.version for part in reversed(entered)}
-    parts = tuple(Part(by_digest[digest], scale) for digest, scale in canonical.patches)
-    return Resolved(base, entered, canonical, parts, overlay_bytes)
+        if require == "same_base":
+            _require_same_base(base, entered)
+        return _Entered(base, entered, canonical)
 
+    def known(self, digests: Iterable[Digest]) -> dict[str, int]:
+        """How many bytes of tensors each recipe touches, of those that are recorded."""
+        query = select(Recipe.digest, Recipe.overlay_bytes).where(Recipe.digest.in_(set(digests)))
+        return {row.digest: row.overlay_bytes for row in self._session.execute(query)}
 
-def _read(session: Session, recipe: RecipeBody | str) -> tuple[ModelVersion, Sequence[Ingredient]]:
-    if isinstance(recipe, str):
-        reference = model_reference(recipe)
-        if reference.revision is None or not set("+ =") & set(reference.revision):
-            return models.resolve(session, reference), ()
-        text = parse_recipe(reference.revision, reference.name.namespace)
-        return models.resolve(session, Reference(reference.name, text.base)), text.patches
-    base = models.resolve(session, model_reference(recipe.base))
-    return base, [_ingredient(part.patch, part.scale) for part in recipe.patches]
+    def resolved(self, recipe: _Entered, known: Mapping[str, int]) -> Resolved:
+        """The recipe, checked unless it was when it was recorded."""
+        overlay_bytes = known.get(recipe.canonical.digest)
+        if overlay_bytes is None:
+            overlay_bytes = self._fitting(recipe.base, recipe.entered)
+        by_digest = {part.version.digest: part.version for part in reversed(recipe.entered)}
+        parts = tuple(Part(by_digest[digest], scale) for digest, scale in recipe.canonical.patches)
+        return Resolved(recipe.base, recipe.entered, recipe.canonical, parts, overlay_bytes)
+
+    def _read(self, recipe: RecipeBody | str) -> tuple[ModelVersion, Sequence[Ingredient]]:
+        if isinstance(recipe, str):
+            reference = model_reference(recipe)
+            if reference.revision is None or not set("+ =") & set(reference.revision):
+                return self._model(reference), ()
+            text = parse_recipe(reference.revision, reference.name.namespace)
+            return self._model(Reference(reference.name, text.base)), text.patches
+        base = self._model(model_reference(recipe.base))
+        return base, [_ingredient(part.patch, part.scale) for part in recipe.patches]
+
+    def _model(self, reference: Reference) -> ModelVersion:
+        if reference not in self._models:
+            self._models[reference] = models.resolve(self._session, reference)
+        return self._models[reference]
+
+    def _patch(self, item: Ingredient) -> PatchVersion:
+        key = item.patch, item.version
+        if key not in self._patches:
+            self._patches[key] = patches.resolve(self._session, *key)
+        return self._patches[key]
+
+    def _fitting(self, base: ModelVersion, entered: Sequence[Part]) -> int:
+        key = base.id, frozenset(part.version.id for part in entered)
+        if key not in self._overlays:
+            self._overlays[key] = _check_fit(self._session, base, entered)
+        return self._overlays[key]
 
 
 def _ingredient(text: str, scale: Decimal) -> Ingredient:
@@ -178,6 +237,16 @@ def find(session: Session, digest: Digest) -> Recipe:
     if recipe is None:
         raise errors.ThingNotFound("recipe", digest)
     return recipe
+
+
+def find_all(session: Session, digests: Sequence[Digest]) -> list[Recipe]:
+    """The recorded recipes of these digests, in their order; raises `ThingNotFound`."""
+    query = select(Recipe).where(Recipe.digest.in_(digests))
+    found = {recipe.digest: recipe for recipe in session.scalars(query)}
+    for digest in digests:
+        if digest not in found:
+            raise errors.ThingNotFound("recipe", digest)
+    return [found[digest] for digest in digests]
 
 
 def is_known(session: Session, digest: Digest) -> bool:

@@ -1,16 +1,13 @@
 """Sweeps: many recipes on one base, built in one walk over its tensors."""
 
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from service import errors
 from service.db.tables.builds import EXPIRED, READY, Build
-from service.db.tables.models import ModelVersion
 from service.db.tables.operations import Operation
-from service.db.tables.patches import PatchVersion
 from service.names import Digest
 from service.registry import builds, operations
 from service.registry.access import Principal
@@ -18,8 +15,6 @@ from service.registry.builds import Overlay
 from service.registry.recipes import Resolved
 
 SWEEP: Final = "sweep"
-
-Patches = list[tuple[PatchVersion, Decimal]]
 
 
 def request(
@@ -52,12 +47,6 @@ def request(
     return found, operation
 
 
-def inputs(session: Session, request: Mapping[str, Any]) -> tuple[ModelVersion, list[Patches]]:
-    """What the worker must read: the base, and each recipe's patches in canonical order."""
-    found = [builds.inputs(session, Digest(digest)) for digest in request["recipes"]]
-    return found[0][0], [patches for _, patches in found]
-
-
 def record(
     session: Session,
     operation: Operation,
@@ -68,15 +57,27 @@ def record(
     A recipe that could not be carried out is listed with the reason; the others are published.
     Raises its error where none could be.
     """
-    done: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
-    for digest, outcome in zip(operation.request["recipes"], made, strict=True):
-        if isinstance(outcome, errors.PatchbayError):
-            session.get_one(Build, digest).state = EXPIRED
-            failed.append({"recipe": digest, "type": outcome.slug, "detail": str(outcome)})
-        else:
-            done.append(builds.record(session, Digest(digest), outcome))
-    if not done:
-        raise next(outcome for outcome in made if isinstance(outcome, errors.PatchbayError))
+    outcomes = dict(zip(map(Digest, operation.request["recipes"]), made, strict=True))
+    failures = {
+        digest: outcome
+        for digest, outcome in outcomes.items()
+        if isinstance(outcome, errors.PatchbayError)
+    }
+    if len(failures) == len(outcomes):
+        raise next(iter(failures.values()))
+    for digest in failures:
+        session.get_one(Build, digest).state = EXPIRED
     session.flush()
+    done = builds.record_all(
+        session,
+        {
+            digest: outcome
+            for digest, outcome in outcomes.items()
+            if not isinstance(outcome, errors.PatchbayError)
+        },
+    )
+    failed = [
+        {"recipe": digest, "type": error.slug, "detail": str(error)}
+        for digest, error in failures.items()
+    ]
     return {"builds": done, "failed": failed}

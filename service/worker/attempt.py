@@ -4,8 +4,10 @@ No transaction is open while the device works or bytes travel. Blob first, row s
 the store before the result is recorded, and the record is refused where another attempt has begun.
 """
 
+import contextlib
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -15,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service import errors, observability
 from service.blobs.store import BlobStore
-from service.compute.jobs import MadeFile
+from service.compute.jobs import Batches, BatchesMade, MadeFile
 from service.db.tables.operations import Operation
 from service.registry import operations
 from service.worker.device import Crashed, DeviceProcess, Done, Failed, ProcessDied, Progress
@@ -104,17 +106,22 @@ class Attempt:
             raise errors.OperationFailed(reason)
         with self._sessions.begin() as session:
             job = kind.prepare(session, operations.find(session, self._id))
-        if kind.carry is None:
-            made = self._compute(job, folder, self._device)
-        else:
+        made: Made
+        if kind.carry is not None:
             made = kind.carry(job, Hands(self._store, self._sessions, self._told))
-        self._keep(made.files)
+            self._keep(made.files)
+        elif isinstance(job, Batches):
+            made = BatchesMade(self._compute(job.jobs, folder, self._device))
+        else:
+            [made] = self._compute([job], folder, self._device)
 
         def record(session: Session, operation: Operation) -> None:
             operations.succeed(session, operation, kind.record(session, operation, made))
             self._check_kept(made.files)
 
         self._write(record)
+        if kind.after is not None:
+            self._ask(kind.after)
 
     def _told(self, fraction: float, message: str) -> None:
         self._progress = Progress(COMPUTING * fraction, message)
@@ -122,20 +129,36 @@ class Attempt:
 
     # ── computing ────────────────────────────────────────────────────────────────────────────
 
-    def _compute(self, job: Any, folder: Path, device: DeviceProcess | None) -> Made:
+    def _compute(
+        self, jobs: Sequence[Any], folder: Path, device: DeviceProcess | None
+    ) -> tuple[Made, ...]:
+        """Carry out jobs one after the other; what one made is stored while the next is computed.
+
+        So `folder` never holds more than two of them make.
+        """
         if device is None:
             reason = f"an operation of kind {self._kind!r} needs a device, and its queue has none"
             raise errors.OperationFailed(reason)
-        device.give(job, folder)
+        every: list[Made] = []
+        for number, job in enumerate(jobs):
+            own = folder / str(number)
+            own.mkdir()
+            device.give(job, own)
+            if every:
+                with _ended_on_error(device):
+                    self._keep(every[-1].files)
+                shutil.rmtree(folder / str(number - 1))
+            every.append(self._made(device, number, len(jobs)))
+        self._keep(every[-1].files)
+        return tuple(every)
+
+    def _made(self, device: DeviceProcess, number: int, count: int) -> Made:
         while True:
-            try:
+            with _ended_on_error(device):
                 self._look_around()
-            except BaseException:
-                device.kill()
-                raise
             match device.next_event(LOOK_EVERY_S):
                 case Progress(fraction, message):
-                    self._progress = Progress(COMPUTING * fraction, message)
+                    self._progress = Progress(COMPUTING * (number + fraction) / count, message)
                 case Done(made):
                     done: Made = made
                     return done
@@ -208,6 +231,14 @@ class Attempt:
         for file in files:
             if self._store.stat(file.digest) is None:
                 raise errors.StoreUnavailable(f"blob {file.digest} was collected meanwhile")
+
+    def _ask(self, after: Callable[[Session, Operation], None]) -> None:
+        """Ask for what follows; nothing that goes wrong with it undoes what is recorded."""
+        try:
+            with self._sessions.begin() as session:
+                after(session, operations.find(session, self._id))
+        except (errors.PatchbayError, *DATABASE_LOST) as error:
+            log.warning("what follows was not asked for", reason=str(error))
 
     def _write(self, write: Callable[[Session, Operation], None]) -> None:
         """Make the write that ends the attempt, with the operation held.
@@ -282,3 +313,13 @@ class Attempt:
         """Queue the operation anew; not tried twice: a second try could meet the next holder."""
         self._write(operations.give_back)
         return Ending.GIVEN_BACK
+
+
+@contextlib.contextmanager
+def _ended_on_error(device: DeviceProcess) -> Iterator[None]:
+    """Kill a device that is at work where there is a reason to stop."""
+    try:
+        yield
+    except BaseException:
+        device.kill()
+        raise

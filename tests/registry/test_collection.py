@@ -212,4 +212,4 @@ def test_nothing_is_built_from_a_damaged_base(
     damage(models.version(session, model_name("vision/net"), 1).files[0].digest)
 
     with pytest.raises(errors.DamagedBlob, match="upload it again"):
-        builds.inputs(session, wanted.canonical.digest)
+        builds.inputs(session, [wanted.canonical.digest])

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -239,3 +239,35 @@ def test_a_commit_is_found_on_every_model_that_holds_the_weights_and_on_no_other
     for model in (first.model, other.model):
         with pytest.raises(errors.ThingNotFound, match=commit):
             recipes.of_commit(session, model, commit)
+
+
+def test_many_recipes_are_resolved_as_each_is_and_what_they_share_is_read_once(
+    session: Session,
+) -> None:
+    clean = publish_model(session)
+    publish_patch(session, clean=clean)
+    publish_patch(session, "vision/blur", clean=clean)
+    alone = [
+        resolve(session, recipe(fog=f"{n / 10}", **({"blur": "1"} if n % 2 else {})))
+        for n in range(1, 9)
+    ]
+    recipes.save(session, alone[0], by=OWNER)
+    wanted: list[RecipeBody | str] = [alone[0].canonical.digest]
+    wanted += [recipes.pinned(each) for each in alone[1:]]
+    counts = []
+
+    for count in (3, len(wanted)):
+        statements: list[str] = []
+
+        def note(*args: object, statements: list[str] = statements) -> None:
+            statements.append(str(args[2]))
+
+        event.listen(session.connection(), "before_cursor_execute", note)
+        found = recipes.resolve_all(session, wanted[:count], require="same_architecture")
+        event.remove(session.connection(), "before_cursor_execute", note)
+        counts.append(len(statements))
+
+    assert [each.canonical for each in found] == [each.canonical for each in alone]
+    assert [each.parts for each in found] == [each.parts for each in alone]
+    assert [each.overlay_bytes for each in found] == [each.overlay_bytes for each in alone]
+    assert counts[0] == counts[1]

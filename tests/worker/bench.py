@@ -64,7 +64,10 @@ def carry_out(
             raise ZeroDivisionError("a secret")
         case _:
             pass
+    content = CONTENT
+    if job.act == "look":
+        content = " ".join(sorted(path.name for path in scratch.parent.iterdir())).encode()
     path = scratch / "made"
-    path.write_bytes(CONTENT)
-    digest = Digest("sha256:" + hashlib.sha256(CONTENT).hexdigest())
-    return BenchMade((MadeFile(path, digest, len(CONTENT)),))
+    path.write_bytes(content)
+    digest = Digest("sha256:" + hashlib.sha256(content).hexdigest())
+    return BenchMade((MadeFile(path, digest, len(content)),))

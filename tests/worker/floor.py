@@ -87,12 +87,20 @@ class Floor:
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def ask(self, *, steps: int = 1, step_s: float = 0.1, act: str = "", on: str = "gpu") -> str:
+    def ask(
+        self,
+        *,
+        kind: str = "bench",
+        steps: int = 1,
+        step_s: float = 0.1,
+        act: str = "",
+        on: str = "gpu",
+    ) -> str:
         """Ask for a bench job; the id of its operation."""
         body = {"steps": steps, "step_s": step_s, "act": act}
         with self.sessions.begin() as session:
             return operations.request(
-                session, "bench", "a test", body, by=OWNER, on=on, limits=operations.Limits()
+                session, kind, "a test", body, by=OWNER, on=on, limits=operations.Limits()
             ).id
 
     def look(self, operation: str) -> Operation:

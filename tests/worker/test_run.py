@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.db import migrate
+from service.names import digest_of
 from service.registry import operations
 from tests.worker.floor import Floor, Server, opened
 
@@ -37,6 +38,18 @@ def test_a_result_is_a_blob_before_it_is_recorded(staffed: Floor) -> None:
     (blob,) = (path for path in (staffed.blobs / "sha256").rglob("*") if path.is_file())
     assert digest == "sha256:" + hashlib.sha256(blob.read_bytes()).hexdigest()
     assert (done.progress, done.attempt) == (1.0, 1)
+
+
+def test_what_a_batch_made_is_stored_and_gone_while_the_next_is_computed(staffed: Floor) -> None:
+    asked = staffed.ask(kind="batches", act="look", steps=10)
+
+    done = staffed.until_state(asked, "succeeded")
+
+    digests = (done.result or {})["digests"]
+    assert digests == [digest_of(name) for name in (b"0", b"1", b"2")]
+    stored = {path.name for path in (staffed.blobs / "sha256").rglob("*") if path.is_file()}
+    assert stored >= {digest.removeprefix("sha256:") for digest in digests}
+    assert list((staffed.folder / "scratch").glob("*/job-*")) == []
 
 
 def test_a_running_operation_is_cancelled_within_two_seconds(staffed: Floor) -> None:

@@ -1,4 +1,4 @@
-"""A worker with one more kind of operation, `bench`."""
+"""A worker with two more kinds of operations, `bench` and `batches` of the same."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service import observability
+from service.compute.jobs import Batches, BatchesMade
 from service.db.tables.operations import Operation
 from service.registry import blobs
 from service.worker.kinds.kind import Kind
@@ -18,6 +19,8 @@ from tests.worker import bench
 from tests.worker.bench import BenchJob, BenchMade
 
 BENCH = "bench"
+BATCHES = "batches"
+COUNT = 3
 
 
 def prepare(session: Session, operation: Operation) -> BenchJob:
@@ -33,8 +36,17 @@ def record(session: Session, operation: Operation, made: BenchMade) -> dict[str,
     return {"digest": file.digest}
 
 
+def prepare_batches(session: Session, operation: Operation) -> Batches:
+    return Batches((prepare(session, operation),) * COUNT)
+
+
+def record_batches(session: Session, operation: Operation, made: BatchesMade) -> dict[str, Any]:
+    return {"digests": [record(session, operation, each)["digest"] for each in made.made]}
+
+
 def main() -> None:
-    run(_config(), kinds={**KINDS, BENCH: Kind(prepare, record)}, carrier=bench.__name__)
+    kinds = {BENCH: Kind(prepare, record), BATCHES: Kind(prepare_batches, record_batches)}
+    run(_config(), kinds={**KINDS, **kinds}, carrier=bench.__name__)
 
 
 def production() -> None:

@@ -32,7 +32,7 @@ def request(body: RequestSweep, session: DbSession, parts: Config, caller: Reade
     """
     if caller.is_anonymous and not parts.anonymous_build:
         raise errors.TokenMissing(Scope.READ)
-    wanted = [recipes.resolve(session, each, require=body.require) for each in body.recipes]
+    wanted = recipes.resolve_all(session, body.recipes, require=body.require)
     found, operation = sweeps.request(session, wanted, by=caller, limits=parts.limits)
     if operation is not None:
         session.refresh(operation)

@@ -10,6 +10,8 @@ All of it pickles. Files that were made lie in the job's scratch folder, hashed 
 """
 
 from service.compute.jobs.builds import (
+    Batches,
+    BatchesMade,
     BuildJob,
     BuildMade,
     DigestJob,
@@ -51,6 +53,8 @@ from service.compute.jobs.similarity import (
 )
 
 __all__ = [
+    "Batches",
+    "BatchesMade",
     "BuildJob",
     "BuildMade",
     "CheckpointInput",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from service.compute.jobs.files import MadeFile, ModelInput
 from service.errors import PatchbayError
@@ -12,12 +13,17 @@ from service.names import Digest
 
 @dataclass(frozen=True, slots=True)
 class PatchInput:
-    """A patch to build with, and its scale."""
+    """A patch to build with, and its scale.
+
+    `is_checked` where the file of this digest was decoded in full before, on such a device, and
+    found to be what it says.
+    """
 
     digest: Digest
     size_bytes: int
     reference: str
     scale: Decimal
+    is_checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,16 @@ class SweepJob:
 
     base: ModelInput
     recipes: tuple[tuple[PatchInput, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Jobs that are carried out one after the other, since all that they make is too much at once.
+
+    A device is given each of them by itself.
+    """
+
+    jobs: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,18 @@ class SweepMade:
         """What is to be stored: what is equal, once."""
         made = [file for each in self.recipes if isinstance(each, BuildMade) for file in each.files]
         return tuple({file.digest: file for file in made}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class BatchesMade:
+    """What each of several jobs made, in their order."""
+
+    made: tuple[Any, ...]
+
+    @property
+    def files(self) -> tuple[MadeFile, ...]:
+        """What is to be stored."""
+        return tuple(file for each in self.made for file in each.files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,11 @@ class Hands:
 class Kind:
     """One kind of operation; each function runs in a transaction of its own.
 
-    `prepare` makes the job, which must pickle. `record` is called with the operation held, and
-    answers the operation's result.
+    `prepare` makes the job, which must pickle, or `Batches` of them. `record` is called with the
+    operation held, and answers the operation's result.
+
+    `after` asks for what can wait until the result is told: a worker that is killed in between
+    never asks, so somebody else must, too, who misses it.
 
     With `carry` the job needs no device: no child process is started for it, and no torch loaded.
     It runs in the worker itself, in no transaction but those that it opens.
@@ -48,6 +51,7 @@ class Kind:
     prepare: Callable[[Session, Operation], Any]
     record: Callable[[Session, Operation, Any], dict[str, Any]]
     carry: Callable[[Any, Hands], Made] | None = None
+    after: Callable[[Session, Operation], None] | None = None
 
 
 def model_input(version: ModelVersion) -> ModelInput:
