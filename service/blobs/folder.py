@@ -2,9 +2,10 @@
 
     ROOT/
     ├── sha256/ab/ab12…        one file a blob, named by its 64 hex digits
-    └── tmp/                   on the same file system
-        ├── UUID.part          a blob on its way
-        └── ID.upload ID.parts an upload in parts (`folder_staging.py`)
+    ├── tmp/                   on the same file system
+    │   ├── UUID.part          a blob on its way
+    │   └── ID.upload ID.parts an upload in parts (`folder_staging.py`)
+    └── scratch/               what jobs of workers make (`worker/scratch.py`), taken without a copy
 
 A blob is written to tmp/, flushed to the disk and renamed into place, so it is whole or absent
 whatever happens. A file there that is no regular file (a symbolic link, say) is no blob.
@@ -44,6 +45,11 @@ class FolderStore:
         self._disk = Disk(root, reserve_bytes)
         self.staging = FolderStaging(self._disk)
         self.sweep()
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on the same disk, made by whoever needs it."""
+        return self._disk.root / "scratch"
 
     def stat(self, digest: Digest) -> int | None:
         """The size of a blob in bytes; None where it is not stored."""

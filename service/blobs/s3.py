@@ -55,6 +55,10 @@ class S3Store:
         self._uploads = f"{self._prefix}uploads/"
         self.staging = S3Staging(self._bucket, self._uploads, self._object, presigner)
 
+    @property
+    def scratch(self) -> None:
+        """None: there is no disk of the store's here."""
+
     def stat(self, digest: Digest) -> int | None:
         """The size of a blob in bytes; None where it is not stored."""
         return self._bucket.size(self._object(digest))

@@ -45,6 +45,13 @@ class BlobStore(Protocol):
     def staging(self) -> Staging:
         """Where uploads in parts are kept until they are published."""
 
+    @property
+    def scratch(self) -> Path | None:
+        """A folder on the store's own disk: what is made there is taken without a copy.
+
+        None where the store has no disk here.
+        """
+
     def stat(self, digest: Digest) -> int | None:
         """The size of a blob in bytes; None where it is not stored."""
 

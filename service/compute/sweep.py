@@ -7,11 +7,11 @@ import torch
 
 from service import errors
 from service.compute.build import BuildResult, Recipe, build_overlays
+from service.compute.crew import crew
 from service.compute.jobs import BuildMade, MadeFile, MadeOverlay, SweepJob, SweepMade
 from service.compute.opening import OpenRead, Told, open_model, open_patch
 from service.compute.sources import ModelFiles, PatchSource
 from service.layout import fit
-from service.names import Digest
 
 
 def sweep(
@@ -22,7 +22,7 @@ def sweep(
     A recipe whose scales overflow is answered with its error. Raises what `build_overlays` raises.
     """
     base = open_model(job.base, open_read)
-    recipes = _recipes(job, open_read)
+    recipes = _recipes(job, open_read, device)
     paths = [_touched(base, [source for source, _ in recipe]) for recipe in recipes]
     every = sorted({path for each in paths for path in each})
     found: list[dict[str, tuple[Path, BuildResult | errors.ScaleOverflows]]] = [{} for _ in recipes]
@@ -62,12 +62,13 @@ def _overlays(
     return BuildMade(tuple(overlays))
 
 
-def _recipes(job: SweepJob, open_read: OpenRead) -> list[Recipe]:
+def _recipes(job: SweepJob, open_read: OpenRead, device: torch.device) -> list[Recipe]:
     """The patches of each recipe; a patch of several is opened once."""
-    sources: dict[Digest, PatchSource] = {}
-    for patch in (patch for recipe in job.recipes for patch in recipe):
-        if patch.digest not in sources:
-            sources[patch.digest] = open_patch(patch, open_read)
+    every = {patch.digest: patch for recipe in job.recipes for patch in recipe}
+    reads = {digest: open_read(digest) for digest in every}
+    with crew(device) as threads:  # each is hashed as it is opened
+        opened = threads.map(lambda patch: open_patch(patch, reads.__getitem__), every.values())
+        sources = dict(zip(every, opened, strict=True))
     return [[(sources[patch.digest], patch.scale) for patch in recipe] for recipe in job.recipes]
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 from service import errors
 from service.blobs.opening import open_store
 from service.blobs.store import BlobStore
+from service.worker.checked import Checked
 
 CARRIER: Final = "service.compute.carry"
 """Module that carries jobs out; only the child imports it, for it imports torch."""
@@ -106,13 +107,23 @@ class ProcessDied(Exception):
 class DeviceProcess:
     """The child of one device; started when first needed, and again after a kill.
 
-    Not for two threads at once. `device` is `cuda:N`, `cpu` or `auto`.
+    Not for two threads at once. `device` is `cuda:N`, `cpu` or `auto`; `checked` is shared with the
+    other devices of a worker.
     """
 
-    def __init__(self, device: str, store: StoreAddress, *, carrier: str = CARRIER) -> None:
+    def __init__(
+        self,
+        device: str,
+        store: StoreAddress,
+        *,
+        carrier: str = CARRIER,
+        checked: Checked | None = None,
+    ) -> None:
         self.device = device
         self._store = store
         self._carrier = carrier
+        self._checked = checked or Checked()
+        self._job: Any = None
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
         self._ready = False
 
@@ -143,7 +154,8 @@ class DeviceProcess:
             self.kill()  # it ended between two jobs, which is no job's fault
         if self._running is None:
             self._spawn()
-        self._send(Work(job, scratch))
+        self._job = self._checked.marked(self.device, job)
+        self._send(Work(self._job, scratch))
 
     def next_event(self, timeout_s: float) -> Event | None:
         """What the child says next, None if nothing in time; raises `ProcessDied`."""
@@ -155,6 +167,8 @@ class DeviceProcess:
         except (EOFError, OSError) as error:
             raise self._died() from error
         self._ready = self._ready or isinstance(event, Ready)
+        if isinstance(event, Done):
+            self._checked.note(self.device, self._job, event.made)
         # After a fault on a GPU, nothing in that process works any more.
         if isinstance(event, Crashed) or not self._ready:
             self.kill()

@@ -24,6 +24,7 @@ from service.db import engine as db
 from service.registry import operations
 from service.worker import fenced, scratch, tasks, upkeep
 from service.worker.attempt import DATABASE_LOST
+from service.worker.checked import Checked
 from service.worker.device import CARRIER, DeviceProcess, StoreAddress
 from service.worker.kinds.kind import Kind
 from service.worker.kinds.table import KINDS
@@ -43,7 +44,8 @@ log = observability.logger(__name__)
 class WorkerConfig:
     """How a worker is set up; `name` is unique among the workers of a database.
 
-    `scratch` is a folder for files under way, by default the system's for temporary files.
+    `scratch` is a folder for files under way, by default on the blob store's own disk, else the
+    system's for temporary files.
     """
 
     name: str
@@ -75,10 +77,12 @@ def run(config: WorkerConfig, *, kinds: Mapping[str, Kind] = KINDS, carrier: str
 @contextlib.contextmanager
 def _parts(config: WorkerConfig, kinds: Mapping[str, Kind], carrier: str) -> Iterator[tasks.Parts]:
     address = StoreAddress(config.blob_url, config.s3_endpoint_url, config.disk_reserve_bytes)
-    folder = config.scratch or Path(tempfile.gettempdir())
+    store = address.open()
+    folder = config.scratch or store.scratch or Path(tempfile.gettempdir())
     wanted = {queue.GPU: config.device, queue.CPU: "cpu"}
+    checked = Checked()
     devices = {
-        on: DeviceProcess(device, address, carrier=carrier)
+        on: DeviceProcess(device, address, carrier=carrier, checked=checked)
         for on, device in wanted.items()
         if on in config.queues
     }
@@ -90,7 +94,7 @@ def _parts(config: WorkerConfig, kinds: Mapping[str, Kind], carrier: str) -> Ite
             yield tasks.Parts(
                 name=config.name,
                 sessions=db.sessions(engine),
-                store=address.open(),
+                store=store,
                 devices=devices,
                 kinds=kinds,
                 scratch=own,

@@ -1,6 +1,8 @@
 """Opening patch files: what is held to a digest, and when."""
 
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from service.compute import opening, sources
 from service.compute.jobs import PatchInput
 from service.compute.opening import open_patch
 from service.compute.sources import PatchSource, unpack
+from service.layout.disk import reader
 from service.layout.patchfile import SignatureTensor
 from service.names import Digest, digest_of
 from service.tensors.selection import All
@@ -75,3 +78,35 @@ def test_of_a_large_file_each_tensor_is_held_to_its_digest_each_time(
     monkeypatch.setattr(opening, "HELD_BYTES", 100)
 
     assert opened(content).checked is None
+
+
+def test_a_file_that_the_worker_checked_before_is_not_checked_again(
+    content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("checked again")
+
+    monkeypatch.setattr(sources, "_check", never)
+    file = PatchInput(digest_of(content), len(content), "a/b@1", Decimal(1), is_checked=True)
+
+    assert decode_all(open_patch(file, lambda _: lambda start, end: content[start:end]))
+
+
+def test_a_file_on_a_disk_is_held_to_its_digest_and_not_in_memory(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "HELD_BYTES", 100)
+    monkeypatch.setattr(opening, "MIB", 1000)
+    path = tmp_path / "patch"
+    path.write_bytes(content)
+
+    with path.open("rb") as file:
+        expected = decode_all(opened(content))
+        wanted = PatchInput(digest_of(content), len(content), "a/b@1", Decimal(1))
+        source = open_patch(wanted, lambda _: reader(file))
+        assert source.checked is not None
+        found = decode_all(source)
+        with pytest.raises(errors.DamagedBlob):
+            open_patch(replace(wanted, digest=digest_of(b"other")), lambda _: reader(file))
+
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
