@@ -249,15 +249,23 @@ class Bucket:
 
         An object that is there with this size stays, but for `replace`, and the parts are dropped.
         """
+        former = self._edition(at) if replace else None
         try:
-            self._join(at, upload, etags, size_bytes, {} if replace else {"IfNoneMatch": "*"})
-        except AlreadyThere:
-            if self.size(at) == size_bytes:
-                self.drop(at, upload)
-            else:
+            try:
+                condition = {} if replace else {"IfNoneMatch": "*"}
+                self._join(at, upload, etags, size_bytes, condition)
+            except AlreadyThere:
+                if self.size(at) == size_bytes:
+                    self.drop(at, upload)
+                else:
+                    self._join(at, upload, etags, size_bytes, {})
+            except Contended:
                 self._join(at, upload, etags, size_bytes, {})
-        except Contended:
-            self._join(at, upload, etags, size_bytes, {})
+        except (errors.StoreUnavailable, NoSuchUpload):
+            # An answer may be lost, and the retry then meets an upload that is complete already.
+            # What was to be replaced had that size before, too.
+            if self.size(at) != size_bytes or (replace and self._edition(at) == former):
+                raise
 
     def _join(
         self, at: Object, upload: str, etags: list[str], size_bytes: int, condition: dict[str, Any]
@@ -265,19 +273,23 @@ class Bucket:
         parts: list[CompletedPartTypeDef] = [
             {"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)
         ]
+        with self._calls(at.digest, size_bytes):
+            self._client.complete_multipart_upload(
+                Bucket=self.name,
+                Key=at.key,
+                UploadId=upload,
+                MultipartUpload={"Parts": parts},
+                **condition,
+            )
+
+    def _edition(self, at: Object) -> tuple[str, datetime] | None:
+        """What tells an object from the one that takes its place; None where there is none."""
         try:
-            with self._calls(at.digest, size_bytes):
-                self._client.complete_multipart_upload(
-                    Bucket=self.name,
-                    Key=at.key,
-                    UploadId=upload,
-                    MultipartUpload={"Parts": parts},
-                    **condition,
-                )
-        except (errors.StoreUnavailable, NoSuchUpload):
-            # An answer may be lost, and the retry then meets an upload that is complete already.
-            if self.size(at) != size_bytes:
-                raise
+            with self._calls(at.digest):
+                found = self._client.head_object(Bucket=self.name, Key=at.key)
+        except errors.BlobNotFound:
+            return None
+        return found["ETag"], found["LastModified"]
 
     def drop(self, at: Object, upload: str) -> None:
         """Abort a multipart upload; what cannot be reached now is left to a sweep."""

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -10,7 +11,7 @@ import pytest
 
 from service import errors
 from service.blobs import bucket, staging
-from service.blobs.bucket import connect
+from service.blobs.bucket import Bucket, connect
 from service.blobs.opening import Presigning, open_store
 from service.blobs.staging import Staged
 from service.blobs.store import MIB, BlobStore
@@ -142,6 +143,34 @@ def test_a_damaged_blob_is_replaced_only_where_asked(s3: S3Address, open_s3: Ope
 
     assert kept == content[::-1]
     assert store.read(damaged, 0, len(content)) == content
+
+
+def test_a_replacement_that_comes_to_nothing_is_not_taken_for_done(
+    s3: S3Address, open_s3: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "PART_BYTES", PART_BYTES)
+    store = open_s3(s3)
+    content = random.Random(7).randbytes(PART_BYTES + 9)  # noqa: S311
+    damaged = _damaged(store, s3, content)
+    join = Bucket.join
+
+    def aborted_before(*args: Any, **options: Any) -> None:
+        assert store.sweep(0) == 1  # as if it had been under way for a day
+        join(*args, **options)
+
+    with store.writer(damaged, len(content), replace=True) as writer:
+        writer.write(content)
+        with monkeypatch.context() as patch:
+            patch.setattr(Bucket, "join", aborted_before)
+            with pytest.raises(errors.StoreUnavailable):
+                writer.commit()
+    kept = store.read(damaged, 0, 5)
+    with store.writer(damaged, len(content), replace=True) as writer:
+        writer.write(content)
+        writer.commit()
+
+    assert kept == content[::-1][:5]
+    assert b"".join(store.stream(damaged)) == content
 
 
 def _damaged(store: BlobStore, s3: S3Address, content: bytes) -> Digest:
