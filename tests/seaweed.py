@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 START_TIMEOUT_S = 60.0
 GRPC_OFFSET = 10_000
+_PROBE = "probe"
 
 
 class S3Address(NamedTuple):
@@ -82,14 +83,18 @@ class Seaweed:
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 break
-            if self._has_bucket():
+            if self._keeps_objects():
                 return
             time.sleep(0.1)
         self.kill()
         raise RuntimeError(f"SeaweedFS did not start:\n{self.log.read_text()[-3000:]}")
 
-    def _has_bucket(self) -> bool:
-        """Whether it is ready: its /healthz says so before the bucket is made."""
+    def _keeps_objects(self) -> bool:
+        """Whether it is ready.
+
+        Its /healthz says so before the bucket is made, and the bucket answers before the volumes
+        have joined, without which nothing can be written or read.
+        """
         client = boto3.client(
             "s3",
             endpoint_url=self.address.endpoint_url,
@@ -99,7 +104,9 @@ class Seaweed:
             config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
         )
         try:
-            client.head_bucket(Bucket=self._bucket)
+            client.put_object(Bucket=self._bucket, Key=_PROBE, Body=b"probe")
+            client.get_object(Bucket=self._bucket, Key=_PROBE)["Body"].close()
+            client.delete_object(Bucket=self._bucket, Key=_PROBE)
         except (ClientError, BotoCoreError):
             return False
         finally:

@@ -22,6 +22,8 @@ from service.worker.attempt import Attempt, Ending
 from service.worker.device import DeviceProcess
 from service.worker.kinds.kind import Kind
 
+LONGER_EACH_TIME: Final = 6
+"""By what the wait before another attempt grows: with 5 s at first, a store may be away for 35."""
 UNEXPECTED_WAIT_S: Final = 2
 """How long a job waits after an error that this module did not foresee, such as a lost database."""
 AT_ONCE: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -115,6 +117,6 @@ def carry_out(
         case Ending.GIVEN_BACK:
             raise JobAborted
         case Ending.TO_REPEAT:
-            raise TryLater(parts.retry_wait_s * operation.attempt)
+            raise TryLater(parts.retry_wait_s * LONGER_EACH_TIME ** (operation.attempt - 1))
         case _:
             return
