@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import anyio
 from fastapi import FastAPI
+from sqlalchemy.orm import Session, sessionmaker
 
 from service import errors
 from service.api import health, problem_pages, routes
@@ -22,7 +23,8 @@ from service.http import middleware, openapi, problems
 from service.http.deps import Parts
 from service.http.waiting import Listener
 from service.hub import mount
-from service.registry import operations, plans
+from service.names import Digest
+from service.registry import audits, operations, plans
 from service.settings import MIB, Settings
 from service.web import pages
 
@@ -84,6 +86,7 @@ async def _parts(settings: Settings) -> AsyncIterator[Parts]:
     assert settings.database_url is not None  # noqa: S101  # `create_app` has checked both
     assert settings.blob_url is not None  # noqa: S101
     engine = db.create(settings.database_url.get_secret_value(), application="patchbay web")
+    sessions = db.sessions(engine)
     listener = Listener(db.plain_url(engine))
     listening = asyncio.create_task(listener.run(), name="listener")
     closing = contextlib.ExitStack()
@@ -96,9 +99,9 @@ async def _parts(settings: Settings) -> AsyncIterator[Parts]:
         )
         source: Source = store
         if not isinstance(store, FolderStore):
-            source = closing.enter_context(contextlib.closing(_cache(store, settings)))
+            source = closing.enter_context(contextlib.closing(_cache(store, settings, sessions)))
         yield Parts(
-            sessions=db.sessions(engine),
+            sessions=sessions,
             store=store,
             source=source,
             listener=listener,
@@ -120,7 +123,7 @@ async def _parts(settings: Settings) -> AsyncIterator[Parts]:
         engine.dispose()
 
 
-def _cache(store: BlobStore, settings: Settings) -> Cache:
+def _cache(store: BlobStore, settings: Settings, sessions: sessionmaker[Session]) -> Cache:
     """What keeps hot blobs near; raises `PartFailed` where its folder cannot be used."""
     large = None
     if settings.cache_bytes:
@@ -132,7 +135,12 @@ def _cache(store: BlobStore, settings: Settings) -> Cache:
         except (errors.Unavailable, OSError) as error:
             reason = f"{folder}: {error}; name another with PATCHBAY_CACHE_DIR"
             raise errors.PartFailed("the cache of blobs", reason) from error
-    return Cache(store, MemoryShelf(MEMORY_BYTES), large)
+
+    def damaged(digest: Digest) -> None:
+        with sessions.begin() as session:
+            audits.suspect(session, digest)
+
+    return Cache(store, MemoryShelf(MEMORY_BYTES), large, damaged)
 
 
 def _anonymous_read(settings: Settings) -> bool:

@@ -9,7 +9,7 @@ in a folder, from where they go out without a copy.
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -44,11 +44,19 @@ class Source(Protocol):
 class Cache:
     """A source before `store`; `small` and `large` shelves are looked at in this order.
 
-    Close it when nothing reads any more: fetches under way are given up.
+    `damaged` hears of a blob that does not hash to its name; it may raise. Close the cache when
+    nothing reads any more: fetches under way are given up.
     """
 
-    def __init__(self, store: BlobStore, small: Shelf, large: Shelf | None) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        small: Shelf,
+        large: Shelf | None,
+        damaged: Callable[[Digest], None],
+    ) -> None:
         self._store = store
+        self._damaged = damaged
         self._small = small
         self._large = large
         self._heat: OrderedDict[Digest, int] = OrderedDict()
@@ -100,11 +108,9 @@ class Cache:
     def _fetch(self, shelf: Shelf, digest: Digest, size_bytes: int) -> None:
         filled = False
         try:
-            filled = shelf.fill(digest, size_bytes, self._content(digest))
+            filled = self._filled(shelf, digest, size_bytes)
         except _Closing:
             return
-        except errors.DigestMismatch as error:
-            log.error("a blob in the store is damaged", reason=str(error))  # noqa: TRY400
         except Exception as error:  # noqa: BLE001 - streams go on without the cache
             log.warning("blob not cached", digest=digest, reason=str(error))
         if filled:
@@ -116,6 +122,14 @@ class Cache:
                 self._resting[digest] = time.monotonic() + AGAIN_AFTER_S
                 while len(self._resting) > _REMEMBERED:
                     self._resting.popitem(last=False)
+
+    def _filled(self, shelf: Shelf, digest: Digest, size_bytes: int) -> bool:
+        try:
+            return shelf.fill(digest, size_bytes, self._content(digest))
+        except (errors.DigestMismatch, errors.DamagedBlob) as error:
+            log.error("a blob in the store is damaged", reason=str(error))  # noqa: TRY400
+            self._damaged(digest)
+            return False
 
     def _content(self, digest: Digest) -> Iterator[bytes]:
         for chunk in self._store.stream(digest):

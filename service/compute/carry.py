@@ -104,7 +104,7 @@ def carry_out(  # noqa: PLR0911 - a table of the kinds of jobs
             verified = verify_patch(open_read(job.digest), job.size_bytes, device)
             return VerifyMade(_signature(verified.patch, verified.summary))
         case DigestJob():
-            return DigestMade(digest_files(job.plans, open_read, progress))
+            return DigestMade(digest_files(job.plans, job.sizes, open_read, progress))
         case IndexJob() | CompareJob() | IdentifyJob():
             return _compare(job, open_read, scratch, device, progress)
 

@@ -28,6 +28,7 @@ UNSENT = (
     errors.BuildNotReady,
     errors.BuildFailed,
     errors.BuildUnderWay,
+    errors.DamagedBlob,
     errors.NoWorker,
     errors.QueueFull,
 )

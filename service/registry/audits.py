@@ -1,5 +1,6 @@
 """Audits: which blobs are to be read back next, and what was found of them."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,11 +13,13 @@ from service import errors, queue
 from service.db.tables.blobs import Blob
 from service.db.tables.operations import Operation
 from service.names import Digest
-from service.registry import operations
+from service.registry import blobs, builds, operations
 from service.registry.access import Principal
 
 AUDIT: Final = "audit"
 BATCH: Final = 100
+_SERVICE: Final = Principal("patchbay", frozenset())
+_UNREFUSED: Final = operations.Limits(queued=sys.maxsize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,38 @@ def request(
     )
 
 
+def suspect(session: Session, digest: Digest) -> None:
+    """Have a blob read back that somebody found damaged: what it is, the audit says.
+
+    A reader may be wrong, where a network turned a bit; the audit that reads the blob again marks
+    it. One at a time, and none of a blob that is marked already.
+    """
+    if blobs.known(session, digest) is None or _is_suspected(session, digest):
+        return
+    operations.request(
+        session,
+        AUDIT,
+        _one(digest),
+        {"digests": [digest], "bytes_per_s": None},
+        by=_SERVICE,
+        on=queue.MAINTENANCE,
+        limits=_UNREFUSED,
+    )
+
+
+def _is_suspected(session: Session, digest: Digest) -> bool:
+    found = select(Operation.id).where(
+        Operation.kind == AUDIT,
+        Operation.subject == _one(digest),
+        Operation.state.in_(operations.OPEN),
+    )
+    return session.scalar(found.limit(1)) is not None
+
+
+def _one(digest: Digest) -> str:
+    return f"blob {digest}"
+
+
 def due(
     session: Session, before: datetime, *, only: Sequence[Digest] | None = None
 ) -> Sequence[Due]:
@@ -83,9 +118,15 @@ def size(session: Session, before: datetime, *, only: Sequence[Digest] | None = 
 
 
 def record(session: Session, due: Due, *, sound: bool) -> None:
-    """Record what was found of a blob; one that was stored anew meanwhile is due still."""
-    session.execute(
+    """Record what was found of a blob; one that was stored anew meanwhile is due still.
+
+    Builds that a damaged one may have spoiled are let go of.
+    """
+    found = session.scalar(
         update(Blob)
         .where(Blob.digest == due.digest, Blob.created_at < due.seen_at)
         .values(verified_at=func.now(), damaged_at=None if sound else func.now())
+        .returning(Blob.digest)
     )
+    if found is not None and not sound:
+        builds.distrust(session, due.digest)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, lazyload
 
 from service import errors, queue
 from service.db.tables.builds import BUILDING, EXPIRED, READY, Build, BuildFile
-from service.db.tables.models import ModelVersion
+from service.db.tables.models import ModelFile, ModelVersion
 from service.db.tables.operations import Operation
 from service.db.tables.patches import PatchVersion
 from service.db.tables.recipes import Recipe
@@ -119,7 +119,11 @@ def begin(
     by: Principal,
     limits: operations.Limits,
 ) -> Operation:
-    """Queue one operation that makes the claimed builds; raises `NoWorker`, `QueueFull`."""
+    """Queue one operation that makes the claimed builds, all on the same weights.
+
+    Raises `DamagedBlob`, `NoWorker`, `QueueFull`.
+    """
+    _require_sound_base(session, claimed[0].recipe.base)
     operations.require_worker(session, queue.GPU, limits)
     operation = operations.request(session, kind, subject, body, by=by, on=queue.GPU, limits=limits)
     for build in claimed:
@@ -143,7 +147,7 @@ def inputs(session: Session, every: Sequence[Digest]) -> tuple[ModelVersion, lis
     """
     found = recipes.find_all(session, every)
     base = found[0].base
-    blobs.require_sound(session, [Digest(file.digest) for file in base.weight_files])
+    _require_sound_base(session, base)
     wanted = [
         Wanted(tuple((row.version, row.scale) for row in recipe.patches), recipe.overlay_bytes)
         for recipe in found
@@ -160,7 +164,7 @@ def record_all(session: Session, made: Mapping[Digest, Sequence[Overlay]]) -> li
     """Publish the builds of recipes; answers what an operation says of each.
 
     The operation is held by the caller. A rebuild must give the bytes that were recorded first, or
-    raises `BuildDiffers`.
+    raises `BuildDiffers`; raises `DamagedBlob` where the base was found damaged meanwhile.
     """
     held = session.scalars(
         select(Build)
@@ -175,6 +179,8 @@ def record_all(session: Session, made: Mapping[Digest, Sequence[Overlay]]) -> li
         if digest not in found:
             raise errors.ThingNotFound("build", digest)
         _check_same(found[digest], overlays)
+    for build in list(found.values())[:1]:  # what is recorded together is built on one base
+        _require_sound_base(session, build.recipe.base)
     every = [overlay for overlays in made.values() for overlay in overlays]
     blobs.record_all(session, {overlay.digest: overlay.size_bytes for overlay in every})
     for digest, overlays in made.items():
@@ -219,6 +225,10 @@ def _told(digest: Digest, overlays: Sequence[Overlay]) -> dict[str, Any]:
         "overlay_bytes": sum(overlay.size_bytes for overlay in overlays),
         "links": {"build": path, "weights": f"{path}/weights", "overlay": f"{path}/overlay"},
     }
+
+
+def _require_sound_base(session: Session, base: ModelVersion) -> None:
+    blobs.require_sound(session, [Digest(file.digest) for file in base.weight_files])
 
 
 def hex_of(digest: str) -> str:
@@ -277,6 +287,40 @@ def expire(session: Session, build: Build) -> None:
     if followed:
         raise errors.StillNeeded("build", hex_of(build.recipe_digest), followed, [])
     build.state = EXPIRED
+    session.flush()
+
+
+def distrust(session: Session, damaged: Digest) -> None:
+    """Let go of what a damaged blob may have spoiled; it is made again once the blob is whole.
+
+    Of its overlay, the bytes are known and are made again. An overlay that was made from it may be
+    wrong, so what was recorded is forgotten; where the file was hashed since, it is right: that
+    pass held the base to its digest.
+    """
+    own = select(BuildFile.recipe_digest).where(BuildFile.overlay_digest == damaged)
+    session.execute(
+        update(Build)
+        .where(Build.recipe_digest.in_(own), Build.state == READY)
+        .values(state=EXPIRED)
+        .execution_options(synchronize_session=False)
+    )
+    on_it = (
+        select(Recipe.digest)
+        .join(ModelFile, ModelFile.version_id == Recipe.base_version_id)
+        .where(ModelFile.digest == damaged)
+    )
+    unhashed = select(BuildFile.recipe_digest).where(BuildFile.file_digest.is_(None))
+    spoiled = session.scalars(
+        select(Build)
+        .where(Build.recipe_digest.in_(on_it), Build.recipe_digest.in_(unhashed))
+        .order_by(Build.recipe_digest)
+        .with_for_update(of=Build)
+        .execution_options(populate_existing=True)
+    ).all()
+    for build in spoiled:
+        build.files.clear()
+        if build.state == READY:
+            build.state = EXPIRED
     session.flush()
 
 

@@ -15,7 +15,7 @@ from service.db.tables.builds import READY, Build
 from service.db.tables.operations import Operation
 from service.layout.splice import Plan
 from service.names import Digest
-from service.registry import builds, operations, plans, recipes
+from service.registry import blobs, builds, operations, plans, recipes
 from service.registry.access import Principal
 from service.schemas.operations import State
 
@@ -64,9 +64,17 @@ def _under_way(session: Session, build: Build) -> Operation | None:
     return None if State(operation.state).ended else operation
 
 
-def inputs(session: Session, request: Mapping[str, Any]) -> Mapping[str, Plan]:
-    """What the worker must read: the plan of each patched file; raises `BuildNotReady`."""
-    return plans.patched(session, builds.ready(session, Digest(request["recipe"])))
+def inputs(
+    session: Session, request: Mapping[str, Any]
+) -> tuple[Mapping[str, Plan], Mapping[Digest, int]]:
+    """What the worker must read: the plan of each patched file, and the sizes of their blobs.
+
+    Raises `BuildNotReady` and `DamagedBlob`.
+    """
+    planned = plans.patched(session, builds.ready(session, Digest(request["recipe"])))
+    named = [digest for plan in planned.values() for digest in plan.digests]
+    blobs.require_sound(session, named)
+    return planned, blobs.sizes(session, named)
 
 
 def record(session: Session, operation: Operation, found: Mapping[str, Digest]) -> dict[str, Any]:

@@ -70,8 +70,8 @@ class Kept:
     def put(self, key: Key, made: FilePlan) -> None:
         """Keep a plan; those that were not used for longest make room."""
         with self._lock:
-            if key in self._plans:
-                return
+            if (former := self._plans.pop(key, None)) is not None:
+                self._size_bytes -= _size_of(former)
             self._plans[key] = made
             self._size_bytes += _size_of(made)
             while self._size_bytes > self.limit_bytes:
@@ -91,11 +91,12 @@ def find(session: Session, kept: Kept, recipe: Digest, part: Part, path: str | N
 
     Raises `BuildNotReady`, `SeveralFiles`, `ThingNotFound`.
     """
-    known = kept.get((recipe, part, path))
-    if known is None:
-        known = plan(session, builds.ready(session, recipe), part, path)
-        kept.put((recipe, part, path), known)
-    return _as_of_now(session, known, part)
+    key = recipe, part, path
+    if (known := kept.get(key)) and (now := _as_of_now(session, known, part)):
+        return now
+    made = plan(session, builds.ready(session, recipe), part, path)
+    kept.put(key, made)
+    return _as_of_now(session, made, part) or made
 
 
 def plan(session: Session, build: Build, part: Part, path: str | None) -> FilePlan:
@@ -128,13 +129,17 @@ def patched(session: Session, build: Build) -> Mapping[str, Plan]:
     return {f.path: plan(session, build, Part.WEIGHTS, f.path).plan for f in build.files}
 
 
-def _as_of_now(session: Session, known: FilePlan, part: Part) -> FilePlan:
-    """Check that the build is still ready, and name the file's sha256 if it is known by now."""
+def _as_of_now(session: Session, known: FilePlan, part: Part) -> FilePlan | None:
+    """Check that the build is still ready, and name the file's sha256 if it is known by now.
+
+    None where the build has other overlays by now: the former ones came from a damaged base.
+    """
     row = session.execute(
         select(
             Build.state,
             Build.used_at,
             BuildFile.file_digest,
+            BuildFile.overlay_digest,
             blobs.damaged(known.plan.digests).label("damaged"),
         )
         .outerjoin(
@@ -147,6 +152,8 @@ def _as_of_now(session: Session, known: FilePlan, part: Part) -> FilePlan:
         raise errors.BuildNotReady(builds.hex_of(known.recipe))
     if row.damaged is not None:
         raise errors.DamagedBlob(row.damaged)
+    if row.overlay_digest != known.overlay_digest:
+        return None
     if row.used_at < datetime.now(UTC) - USED_EVERY:
         _touch(session, known.recipe)
     if part is Part.WEIGHTS and row.file_digest and known.plan.sha256 is None:

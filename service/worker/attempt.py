@@ -19,7 +19,8 @@ from service import errors, observability
 from service.blobs.store import BlobStore
 from service.compute.jobs import Batches, BatchesMade, MadeFile
 from service.db.tables.operations import Operation
-from service.registry import operations
+from service.names import Digest
+from service.registry import audits, operations
 from service.worker.device import Crashed, DeviceProcess, Done, Failed, ProcessDied, Progress
 from service.worker.kinds.kind import Hands, Kind, Made
 
@@ -300,7 +301,13 @@ class Attempt:
 
     def _fail(self, error: errors.PatchbayError) -> Ending:
         problem = operations.problem_of(error)
-        self._write(lambda session, held: operations.fail(session, held, problem))
+
+        def write(session: Session, operation: Operation) -> None:
+            operations.fail(session, operation, problem)
+            if isinstance(error, errors.DamagedBlob):
+                audits.suspect(session, Digest(error.digest))
+
+        self._write(write)
         return Ending.FAILED
 
     def _repeat(self, reason: str) -> Ending:

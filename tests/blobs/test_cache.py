@@ -37,9 +37,15 @@ def behind(tmp_path: Path) -> Counting:
 
 
 @pytest.fixture
-def cache(behind: Counting, tmp_path: Path) -> Iterator[Cache]:
+def reported() -> list[Digest]:
+    """The blobs that the cache found damaged."""
+    return []
+
+
+@pytest.fixture
+def cache(behind: Counting, reported: list[Digest], tmp_path: Path) -> Iterator[Cache]:
     shelf = FolderShelf(tmp_path / "cache", 4 * SMALL_BYTES, reserve_bytes=0)
-    with closing(Cache(behind, MemoryShelf(SMALL_BYTES), shelf)) as made:
+    with closing(Cache(behind, MemoryShelf(SMALL_BYTES), shelf, reported.append)) as made:
         yield made
 
 
@@ -110,7 +116,9 @@ def test_a_blob_of_which_only_the_header_is_read_is_not_fetched(
     assert behind.streamed == 0
 
 
-def test_a_damaged_blob_is_never_kept(cache: Cache, behind: Counting) -> None:
+def test_a_damaged_blob_is_never_kept_and_is_reported(
+    cache: Cache, behind: Counting, reported: list[Digest]
+) -> None:
     digest = store(behind, SMALL)
     path = behind.local_path(digest)
     assert path is not None
@@ -118,9 +126,10 @@ def test_a_damaged_blob_is_never_kept(cache: Cache, behind: Counting) -> None:
 
     for _ in range(3):
         read(cache, digest, len(SMALL))
-        wait_until(lambda: behind.streamed == 1)
+        wait_until(lambda: reported == [digest])
 
     assert not nearby(cache, digest)
+    assert behind.streamed == 1
 
 
 def test_a_blob_that_nobody_has_is_told(cache: Cache) -> None:
@@ -132,7 +141,7 @@ def test_closing_gives_up_what_is_under_way(behind: Counting, tmp_path: Path) ->
     behind.pause_s = 0.05
     digest = store(behind, LARGE)
     shelf = FolderShelf(tmp_path / "cache", 4 * SMALL_BYTES, reserve_bytes=0)
-    cache = Cache(behind, MemoryShelf(SMALL_BYTES), shelf)
+    cache = Cache(behind, MemoryShelf(SMALL_BYTES), shelf, lambda _: None)
     read(cache, digest, len(LARGE))
     wait_until(lambda: behind.streamed == 1)
 

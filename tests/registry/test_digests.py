@@ -49,8 +49,9 @@ def test_all_who_want_a_digest_share_one_operation_that_the_cpu_queue_carries_ou
 
     assert again.id == first.id
     assert (first.queue, first.kind, first.created_by) == (queue.CPU, "digest", "patchbay")
-    planned = digests.inputs(session, first.request)
+    planned, sizes = digests.inputs(session, first.request)
     assert planned[FILE].size_bytes == build.recipe.base.size_bytes
+    assert set(sizes) == set(planned[FILE].digests)
 
 
 def test_a_recorded_digest_is_told_at_once_even_of_a_plan_that_was_kept(

@@ -35,7 +35,13 @@ BuildPath = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="Recipe d
     response_model=BuildView,
     responses={
         202: {"description": "It is under way.", "model": OperationView},
-        **answers(*UNRESOLVED, errors.BuildNotReady, errors.NoWorker, errors.QueueFull),
+        **answers(
+            *UNRESOLVED,
+            errors.BuildNotReady,
+            errors.DamagedBlob,
+            errors.NoWorker,
+            errors.QueueFull,
+        ),
     },
 )
 def request(body: RequestBuild, session: DbSession, parts: Config, caller: Reader) -> Response:

@@ -100,9 +100,10 @@ class BatchesMade:
 
 @dataclass(frozen=True, slots=True)
 class DigestJob:
-    """Hash files that are in no blob of their own; `plans` by path."""
+    """Hash files that are in no blob of their own; `plans` by path, `sizes` of what they read."""
 
     plans: Mapping[str, Plan]
+    sizes: Mapping[Digest, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from service.worker.kinds.kind import Kind
 
 
 def _prepare(session: Session, operation: Operation) -> DigestJob:
-    return DigestJob(digests.inputs(session, operation.request))
+    return DigestJob(*digests.inputs(session, operation.request))
 
 
 def _record(session: Session, operation: Operation, made: Any) -> dict[str, Any]:
