@@ -30,7 +30,17 @@ def test_writing_is_refused_with_the_name_of_our_own_way(
     assert answer.json() == {"error": answer.headers["x-error-message"]}
 
 
-@pytest.mark.parametrize("address", ["/api/agent-harnesses", "/api/telemetry/x", "/api/nothing"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/api/agent-harnesses",
+        "/api/telemetry/x",
+        "/api/nothing",
+        "/api/models/vision/net/discussions",
+        "/api/models/vision/net/xet-read-token/main",
+        "/api/models/vision/net/safetensors-metadata/model.safetensors.index.json",
+    ],
+)
 def test_what_the_hub_has_besides_is_cleanly_absent(shelf: Shelf, address: str) -> None:
     answer = shelf.client.get(address)
 
