@@ -53,12 +53,14 @@ class PatchSource:
     """A patch file that can be decoded.
 
     `checked` holds the tensors that were decoded and held to their digests before, from the very
-    bytes that `read` gives; None where nobody keeps count.
+    bytes that `read` gives; None where nobody keeps count. `unpacked` holds those that are kept
+    ready to be decoded, on a device; None where nobody keeps them.
     """
 
     patch: PatchFile
     read: Read
     checked: set[TensorAddress] | None = None
+    unpacked: dict[tuple[TensorAddress, torch.device], codec.Unpacked] | None = None
 
 
 def load(read: Read, entry: TensorEntry, device: torch.device) -> Tensor:
@@ -87,6 +89,9 @@ def unpack(source: PatchSource, tensor: SignatureTensor, device: torch.device) -
 
     Raises `NotAPatchFile`, naming the tensor.
     """
+    place = tensor.address, device
+    if source.unpacked is not None and place in source.unpacked:
+        return source.unpacked[place]
     unpacked = _unpacked(source, tensor, device)
     if source.checked is None or tensor.address not in source.checked:
         sha256 = hashlib.sha256()
@@ -96,6 +101,8 @@ def unpack(source: PatchSource, tensor: SignatureTensor, device: torch.device) -
         _check(tensor, sha256.hexdigest())
         if source.checked is not None:
             source.checked.add(tensor.address)
+    if source.unpacked is not None:
+        source.unpacked[place] = unpacked
     return unpacked
 
 
