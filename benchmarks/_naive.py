@@ -1,36 +1,63 @@
 """What one does without a registry: load, add, save the whole file, with torch and safetensors.
 
-    python benchmarks/_naive.py BASE OUT PATCH…     a line of scales in, a row of JSON out, for ever
+    python -m benchmarks._naive BASE OUT PATCH…     an order of JSON in, a row of JSON out, for ever
 
-The patches are files of f32 tensors, ready to be added. All is imported before the first line.
+A patch is a file of f32 tensors, ready to be added, or a patch file, to be decoded. All is imported
+before the first order.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from safetensors.torch import load, load_file, save_file
+from torch import Tensor
+
+from benchmarks import _gib
 
 
-def run(base: Path, out: Path, patches: list[Path], order: dict[str, object]) -> dict[str, float]:
-    """Carry one recipe out and time it; `mapped` tells whether the base is mapped or read."""
+class Order(TypedDict):
+    """How to carry one recipe out."""
+
+    scales: list[float]
+    is_mapped: bool
+    """Whether the base is mapped or read."""
+    is_synced: bool
+    """Whether the file is to be on the disk before it counts as saved, as a blob of ours is."""
+
+
+def run(base: Path, out: Path, patches: list[Path], order: Order) -> dict[str, float]:
+    """Carry one recipe out and time it."""
     wall, cpu = time.monotonic(), time.process_time()
-    weights = load_file(base) if order["mapped"] else load(base.read_bytes())
-    scales = order["scales"]
-    assert isinstance(scales, list)  # noqa: S101
-    deltas = [load_file(patch) for patch in patches]
+    weights = load_file(base) if order["is_mapped"] else load(base.read_bytes())
+    deltas = [_delta(patch) for patch in patches]
     for name in dict.fromkeys(name for delta in deltas for name in delta):
         total = weights[name].float()
-        for scale, delta in zip(scales, deltas, strict=True):
+        for scale, delta in zip(order["scales"], deltas, strict=True):
             if name in delta:
                 total += torch.tensor(scale, dtype=torch.float32) * delta[name]
         weights[name] = total.to(weights[name].dtype)
     save_file(weights, out, {"format": "pt"})
-    saved = time.monotonic()
-    cpu = time.process_time() - cpu
-    return {"s": saved - wall, "cpu_s": cpu}
+    if order["is_synced"]:
+        _sync(out)
+    return {"s": time.monotonic() - wall, "cpu_s": time.process_time() - cpu}
+
+
+def _delta(patch: Path) -> dict[str, Tensor]:
+    is_packed = patch.name.endswith(".rws.safetensors")
+    return dict(_gib.decoded(patch)) if is_packed else load_file(patch)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def main() -> None:

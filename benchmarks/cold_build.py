@@ -1,12 +1,26 @@
 """The first patched byte of a recipe never built before, against patching the whole file.
 
-    python -m benchmarks.cold_build [--repeats N] [--dense] [--mergekit PYTHON]
+    python -m benchmarks.cold_build [--repeats N] [--dense] [--mergekit PYTHON] [--results FILE]
 
-A model of 1 GiB in f16, three patches that touch the same 40 MiB of it. Ours: from the request to
-the first patched byte, over HTTP, with all processes counted: web, worker, device, Postgres.
-Against it load, add, save with torch and safetensors, everything imported and the page cache warm,
-its patches decoded to f32 beforehand; both give the same bytes, which is checked. With `--mergekit`
-also task_arithmetic by that interpreter's mergekit, whose three models are full copies.
+A model of 1 GiB in f16, three patches that touch the same 40 MiB of it. Ours is counted over HTTP,
+from the request to the first patched byte, with all processes: web, worker, device, Postgres. Its
+overlay is on the disk (fsync) before the recipe counts as built. Three times:
+
+- patches known: recipes after the first with these patches;
+- patches verified: the first recipe, by the worker that verified the patches when they came;
+- patches new: the first recipe of a worker that never saw them, which holds each decoded tensor to
+  the digest that its file pins.
+
+Against it load, add, save with torch and safetensors, everything imported and the page cache warm:
+
+- base mapped: `load_file`, and patches that were decoded to f32 beforehand; its file may still be
+  in the page cache alone;
+- base mapped, on the disk: the same and an fsync, as ours;
+- the same from patch files: the patches are the files that ours has, decoded by our decoder;
+- base read: as the first, but the base is read into memory, as where a file must not be mapped.
+
+All give the same bytes, which is checked. With `--mergekit` also task_arithmetic by that
+interpreter's mergekit, whose three models are full copies.
 
 Private memory is the growth of RssAnon over the idle process (before its first build), sampled
 every 20 ms: what is mapped from files does not count, nor what torch takes to be imported.
@@ -22,7 +36,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -39,9 +53,15 @@ from tests.service_process import ServiceProcess
 MIB: Final = 2**20
 SETTINGS: Final = {"PATCHBAY_HEARTBEAT_S": "10", "PATCHBAY_STALLED_AFTER_S": "30"}
 """As they are by default, not as the tests have them."""
-OURS: Final = "ours"
-FIRST: Final = "ours, patches new to the worker"
-SAVED: Final = "load, add, save"
+RESULTS: Final = Path(__file__).parent / "results" / "cold_build.md"
+OURS: Final = "ours, patches known"
+VERIFIED: Final = "ours, patches verified"
+NEW: Final = "ours, patches new"
+SAVED: Final = "load, add, save: base mapped"
+SYNCED: Final = "base mapped, on the disk"
+DECODED: Final = "the same from patch files"
+READ: Final = "load, add, save: base read"
+MERGED: Final = "mergekit task_arithmetic"
 
 
 @dataclass(frozen=True)
@@ -94,6 +114,13 @@ class Ours:
             self._blob_bytes() - before,
         )
 
+    def restart(self) -> None:
+        """End the service and start it again: a worker that has seen nothing yet."""
+        self._settle()
+        self._service.restart()
+        self._client = Client(self._service.url, self._service.token)
+        self._idle = None
+
     def pull(self, recipe: str, into: Path) -> Path:
         """Download a whole patched file."""
         return self._client.weights.fetch(f"{_gib.MODEL}@{recipe}", into).path
@@ -117,10 +144,10 @@ class Ours:
 class Naive:
     """A process that has torch and safetensors imported."""
 
-    def __init__(self, base: Path, deltas: Sequence[Path], out: Path) -> None:
+    def __init__(self, base: Path, patches: Sequence[Path], out: Path) -> None:
         self.out = out
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks._naive", str(base), str(out), *map(str, deltas)],
+            [sys.executable, "-m", "benchmarks._naive", str(base), str(out), *map(str, patches)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -128,12 +155,13 @@ class Naive:
         self._line()
         self._idle: int | None = None
 
-    def run(self, scales: Sequence[float], *, mapped: bool = True) -> Run:
+    def run(self, scales: Sequence[float], *, is_mapped: bool = True, is_synced: bool) -> Run:
         """Load, add, save."""
         self.out.unlink(missing_ok=True)
+        os.sync()  # what was written before is not this run's to wait for
         assert self._process.stdin is not None  # noqa: S101
         with Watched([self._process.pid], idle_bytes=self._idle) as watched:
-            order = {"scales": list(scales), "mapped": mapped}
+            order = {"scales": list(scales), "is_mapped": is_mapped, "is_synced": is_synced}
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
             took: dict[str, float] = json.loads(self._line())
@@ -215,46 +243,49 @@ def compare(
     options: argparse.Namespace, ours: Ours, base: Path, patches: Sequence[Path], repeats: int
 ) -> list[str]:
     """Run all ways in turn; answers the rows of a table."""
+    found: dict[str, list[Run]] = {}
+
+    def note(way: str, run: Run) -> None:
+        found.setdefault(way, []).append(run)
+        print(f"{way}: {run}", flush=True)
+
     with tempfile.TemporaryDirectory(prefix="patchbay-cold-") as name:
         folder = Path(name)
         deltas = [folder / f"delta-{number}.safetensors" for number in range(len(patches))]
         for patch, delta in zip(patches, deltas, strict=True):
             save_file(dict(_gib.decoded(patch)), delta)
-        naive = Naive(base, deltas, folder / "saved.safetensors")
-        merger = None
+        # New scales make a recipe that was never built.
+        first, second, *every = (
+            [round(0.3 + 0.1 * turn + 0.01 * n, 4) for n in range(len(patches))]
+            for turn in range(repeats + 2)
+        )
+        note(VERIFIED, ours.run(_recipe(patches, first)))
+        ours.restart()
+        note(NEW, ours.run(_recipe(patches, second)))
+        naive, decoding = (
+            Naive(base, given, folder / f"saved-{number}.safetensors")
+            for number, given in enumerate((deltas, patches))
+        )
+        for scales in every:
+            note(OURS, ours.run(_recipe(patches, scales)))
+            note(SAVED, naive.run(scales, is_synced=False))
+        for scales in every[-2:]:
+            note(SYNCED, naive.run(scales, is_synced=True))
+            note(DECODED, decoding.run(scales, is_synced=True))
+            note(READ, naive.run(scales, is_mapped=False, is_synced=False))
+        pulled = ours.pull(_recipe(patches, every[-1]), folder / "pulled")
+        for each in (naive, decoding):
+            each.close()
+            _check_equal(pulled, each.out)
+            each.out.unlink()
         if options.mergekit:
             merger = Mergekit(options.mergekit, base, deltas, folder)
-        found: dict[str, list[Run]] = {}
-        # New scales make a recipe that was never built; the first is a worker's first with these
-        # patches, too.
-        every = [
-            [round(0.3 + 0.1 * turn + 0.01 * n, 4) for n in range(len(patches))]
-            for turn in range(repeats + 1)
-        ]
-
-        def note(way: str, run: Run) -> Run:
-            found.setdefault(way, []).append(run)
-            return run
-
-        for turn, scales in enumerate(every):
-            note(OURS if turn else FIRST, ours.run(_recipe(patches, scales)))
-            if turn:
-                note(SAVED, naive.run(scales))
-        scales = every[-1]
-        note("the same, base read instead of mapped", naive.run(scales, mapped=False))
-        _check_equal(ours.pull(_recipe(patches, scales), folder / "pulled"), naive.out)
-        naive.close()
-        for _ in range(min(2, repeats) if merger else 0):
-            assert merger is not None  # noqa: S101
-            imported, merged = merger.imported(), merger.run(scales)
-            note("mergekit task_arithmetic", merged)
-            apart = Run(
-                merged.wall_s - imported.wall_s,
-                merged.cpu_s - imported.cpu_s,
-                merged.private_bytes,
-                merged.written_bytes,
-            )
-            note("the same, its import time taken off", apart)
+            for scales in every[-2:]:
+                imported, merged = merger.imported(), merger.run(scales)
+                note(MERGED, merged)
+                wall_s, cpu_s = merged.wall_s - imported.wall_s, merged.cpu_s - imported.cpu_s
+                apart = replace(merged, wall_s=wall_s, cpu_s=cpu_s)
+                note("the same, its import time taken off", apart)
     return _rows({way: middle(runs) for way, runs in found.items()})
 
 
@@ -279,6 +310,8 @@ def _check_equal(pulled: Path, saved: Path) -> None:
 
 def _rows(found: dict[str, Run]) -> list[str]:
     ours = found[OURS]
+    order = [OURS, VERIFIED, NEW]
+    found = {way: found[way] for way in [*order, *(way for way in found if way not in order)]}
     lines = [
         "| way | first byte, s | ratio | CPU-s | ratio | private, MiB | ratio | written, MiB |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -303,6 +336,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dense", action="store_true", help="also a patch on every kernel")
     parser.add_argument("--mergekit", type=Path, help="an interpreter that has mergekit")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="patchbay-cold-") as name:
         folder = Path(name)
@@ -317,10 +351,20 @@ def main() -> None:
         with ServiceProcess(SETTINGS) as service:
             published = [*patches, dense] if options.dense else patches
             ours = Ours(service, base, published)
-            print("\n".join(compare(options, ours, base, patches, options.repeats)), flush=True)
+            told = [
+                "# The first patched byte of a recipe never built before",
+                "",
+                "Of 1 GiB in f16, three patches on the same 40 MiB. Ratios are to the first row.",
+                "",
+                *compare(options, ours, base, patches, options.repeats),
+            ]
             if options.dense:
-                print("\nOne patch on every kernel:\n")
-                print("\n".join(compare(options, ours, base, [dense], 2)), flush=True)
+                told += ["", "One patch on every kernel:", ""]
+                told += compare(options, ours, base, [dense], 2)
+    text = "\n".join([*told, ""])
+    print(text)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    options.results.write_text(text)
 
 
 if __name__ == "__main__":

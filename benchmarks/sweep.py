@@ -223,6 +223,7 @@ def swept(client: Client, recipes: list[str]) -> None:
 
 def settle(client: Client) -> None:
     """Wait until the service has nothing to do, such as hashing whole files of the last build."""
+    time.sleep(0.5)  # that is asked for a moment after the build has ended
     while any(not each.state.ended for each in client.operations.listed()):
         time.sleep(0.2)
 
