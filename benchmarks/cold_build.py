@@ -255,13 +255,11 @@ def compare(
         for patch, delta in zip(patches, deltas, strict=True):
             save_file(dict(_gib.decoded(patch)), delta)
         # New scales make a recipe that was never built.
-        first, second, *every = (
+        first, last, *every = (
             [round(0.3 + 0.1 * turn + 0.01 * n, 4) for n in range(len(patches))]
             for turn in range(repeats + 2)
         )
         note(VERIFIED, ours.run(_recipe(patches, first)))
-        ours.restart()
-        note(NEW, ours.run(_recipe(patches, second)))
         naive, decoding = (
             Naive(base, given, folder / f"saved-{number}.safetensors")
             for number, given in enumerate((deltas, patches))
@@ -274,6 +272,8 @@ def compare(
             note(DECODED, decoding.run(scales, is_synced=True))
             note(READ, naive.run(scales, is_mapped=False, is_synced=False))
         pulled = ours.pull(_recipe(patches, every[-1]), folder / "pulled")
+        ours.restart()
+        note(NEW, ours.run(_recipe(patches, last)))
         for each in (naive, decoding):
             each.close()
             _check_equal(pulled, each.out)

@@ -54,9 +54,9 @@ PATCHED: Final = 6
 REMARKS: Final = """\
 The floor is to hash and write what the overlays hold, and nothing else. A sweep reads each tensor
 of the base once and decodes each signature once, but every recipe's overlay is a file of its own
-whose sha256 is recorded: where the floor alone is more than five builds, so is the sweep. Through
-the service every overlay is hashed and written once more, into the store, and every recipe costs
-about nine statements to resolve and some more to record."""
+whose sha256 is recorded: where the floor alone is more than five builds, so is the sweep. In
+process a build is cheap, since its patch is kept unpacked; through the service each has requests,
+a job and rows of its own, which a sweep has once. Both cores hash; the floor is taken on one."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -30,6 +32,7 @@ REPORT_EVERY_S: Final = 0.5
 PATIENCE_S: Final = 60.0
 """How long a finished job waits for a lost database or store before its work is thrown away."""
 AGAIN_AFTER_S: Final = 1.0
+KEEPERS: Final = 4
 COMPUTING: Final = 0.95
 """The share of the progress that is told before the files go to the store."""
 
@@ -147,7 +150,7 @@ class Attempt:
             device.give(job, own)
             if every:
                 with _ended_on_error(device):
-                    self._keep(every[-1].files)
+                    self._put_away(every[-1].files)
                 shutil.rmtree(folder / str(number - 1))
             every.append(self._made(device, number, len(jobs)))
         self._keep(every[-1].files)
@@ -206,9 +209,16 @@ class Attempt:
     # ── keeping and recording ────────────────────────────────────────────────────────────────
 
     def _keep(self, files: tuple[MadeFile, ...]) -> None:
-        for file in files:
-            self._progress = Progress(COMPUTING, "storing what was made")
-            self._keep_one(file)
+        """Store the last files that were made."""
+        self._progress = Progress(COMPUTING, "storing what was made")
+        self._put_away(files)
+
+    def _put_away(self, files: tuple[MadeFile, ...]) -> None:
+        """Store files, a few at a time: each waits for the disk or the network."""
+        context = copy_context()  # with the operation's name, for the log
+        with ThreadPoolExecutor(KEEPERS) as keepers:
+            for _ in keepers.map(lambda file: context.copy().run(self._keep_one, file), files):
+                pass
 
     def _keep_one(self, file: MadeFile) -> None:
         give_up_at = time.monotonic() + PATIENCE_S

@@ -254,7 +254,7 @@ def test_many_recipes_are_resolved_as_each_is_and_what_they_share_is_read_once(
     recipes.save(session, alone[0], by=OWNER)
     wanted: list[RecipeBody | str] = [alone[0].canonical.digest]
     wanted += [recipes.pinned(each) for each in alone[1:]]
-    counts = []
+    counts, found = [], []
 
     for count in (3, len(wanted)):
         statements: list[str] = []
