@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, delete, func, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session, joinedload
 
 from service import queue
@@ -151,16 +151,18 @@ def record(
 
 
 def _keep(session: Session, neighbours: Sequence[Mapping[str, Any]]) -> None:
-    row = insert(Neighbour)
+    """Write rows that came from a worker, thousands at a time: one array a column."""
+    columns = Neighbour.__table__.columns
+    arrays = [
+        literal([row[column.name] for row in neighbours], ARRAY(column.type)) for column in columns
+    ]
+    given = func.unnest(*arrays).table_valued(*(column.name for column in columns)).render_derived()
+    row = insert(Neighbour).from_select([column.name for column in columns], select(given))
     changed = {
-        name: row.excluded[name]
-        for name in ("cosine", "error", "own_share", "other_share", "strength")
+        column.name: row.excluded[column.name] for column in columns if not column.primary_key
     }
     keys = ["version_id", "neighbour_id"]
-    session.execute(
-        row.on_conflict_do_update(index_elements=keys, set_=changed),
-        list(neighbours),  # row by row: a statement of thousands takes seconds to write
-    )
+    session.execute(row.on_conflict_do_update(index_elements=keys, set_=changed))
     _trim(session, {each["version_id"] for each in neighbours})
 
 
