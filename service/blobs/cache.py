@@ -18,7 +18,7 @@ import structlog
 
 from service import errors
 from service.blobs.shelves import Shelf
-from service.blobs.store import MIB, BlobReader, BlobStore
+from service.blobs.store import MIB, BlobReader, BlobStore, Readable
 from service.names import Digest
 
 log = structlog.stdlib.get_logger(__name__)
@@ -37,7 +37,7 @@ _REMEMBERED: Final = 4096
 class Source(Protocol):
     """Where blobs are read from: a store, or a cache before it."""
 
-    def open(self, digest: Digest) -> BlobReader:
+    def open(self, digest: Digest) -> Readable:
         """Open a blob for many reads; raises `BlobNotFound` and `StoreUnavailable`."""
 
 
@@ -68,7 +68,7 @@ class Cache:
         self._small_fetcher = ThreadPoolExecutor(1, "small blobs")
         self._large_fetcher = ThreadPoolExecutor(1, "large blobs")
 
-    def open(self, digest: Digest) -> BlobReader:
+    def open(self, digest: Digest) -> Readable:
         """Open a blob where it is nearest; raises `BlobNotFound` and `StoreUnavailable`."""
         return self._near(digest) or _Warming(self, digest, self._store.open(digest))
 
@@ -78,7 +78,7 @@ class Cache:
         for fetcher in (self._small_fetcher, self._large_fetcher):
             fetcher.shutdown(wait=True, cancel_futures=True)
 
-    def _near(self, digest: Digest) -> BlobReader | None:
+    def _near(self, digest: Digest) -> Readable | None:
         for shelf in (self._small, self._large):
             if shelf is not None and (found := shelf.open(digest)) is not None:
                 return found

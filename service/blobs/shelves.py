@@ -24,7 +24,7 @@ from typing import Final, Protocol, Self
 
 from service import errors
 from service.blobs.folder import FolderStore
-from service.blobs.store import MIB, BlobReader
+from service.blobs.store import MIB, Readable
 from service.names import Digest
 
 USED_EVERY_S: Final = 60.0
@@ -36,7 +36,7 @@ ABANDONED_AFTER_S: Final = 600.0
 class Shelf(Protocol):
     """A bounded place for blobs."""
 
-    def open(self, digest: Digest) -> BlobReader | None:
+    def open(self, digest: Digest) -> Readable | None:
         """Open a blob that is here; None otherwise."""
 
     def fill(self, digest: Digest, size_bytes: int, content: Iterable[bytes]) -> bool:
@@ -56,7 +56,7 @@ class FolderShelf:
         self._filling.mkdir(exist_ok=True)
         self._limit_bytes = limit_bytes
 
-    def open(self, digest: Digest) -> BlobReader | None:
+    def open(self, digest: Digest) -> Readable | None:
         """Open a blob that is here; it stays readable though it be pushed out meanwhile."""
         try:
             reader = self._store.open(digest)
@@ -155,10 +155,10 @@ class MemoryShelf:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._blobs: OrderedDict[Digest, bytes] = OrderedDict()
+        self._blobs: OrderedDict[Digest, memoryview] = OrderedDict()
         self._lock = threading.Lock()
 
-    def open(self, digest: Digest) -> BlobReader | None:
+    def open(self, digest: Digest) -> Readable | None:
         """Open a blob that is here; it stays readable though it be pushed out meanwhile."""
         with self._lock:
             content = self._blobs.get(digest)
@@ -172,12 +172,15 @@ class MemoryShelf:
         with self._lock:
             if digest in self._blobs or size_bytes > self._limit_bytes:
                 return False
-        whole = b"".join(content)
+        whole, at = bytearray(size_bytes), 0  # chunks joined in the end would take it twice
+        for chunk in content:
+            whole[at : at + len(chunk)] = chunk
+            at += len(chunk)
         actual = "sha256:" + hashlib.sha256(whole).hexdigest()
         if actual != digest:
             raise errors.DigestMismatch(digest, actual)
         with self._lock:
-            self._blobs[digest] = whole
+            self._blobs[digest] = memoryview(whole).toreadonly()
             while sum(map(len, self._blobs.values())) > self._limit_bytes:
                 self._blobs.popitem(last=False)
         return True
@@ -188,13 +191,13 @@ class MemoryReader:
 
     chunk_bytes = MIB
 
-    def __init__(self, digest: Digest, content: bytes) -> None:
+    def __init__(self, digest: Digest, content: memoryview) -> None:
         self.size_bytes = len(content)
         self._digest = digest
         self._content = content
 
-    def read(self, start: int, end: int) -> bytes:
-        """Exactly the bytes `[start, end)`."""
+    def read(self, start: int, end: int) -> memoryview:
+        """Exactly the bytes `[start, end)`: a view, for copies would add up over the streams."""
         if end > self.size_bytes:
             raise errors.DamagedBlob(self._digest)
         return self._content[start:end]

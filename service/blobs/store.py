@@ -15,6 +15,7 @@ from service.blobs.streams import (
     BlobReader,
     BlobWriter,
     Content,
+    Readable,
     chunks,
     copy_file,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "BlobStore",
     "BlobWriter",
     "Content",
+    "Readable",
     "chunks",
     "copy_file",
 ]

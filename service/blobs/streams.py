@@ -15,8 +15,8 @@ MIB: Final = 2**20
 Content = bytes | bytearray | memoryview
 
 
-class BlobReader(Protocol):
-    """A blob opened for reading."""
+class Readable(Protocol):
+    """A blob opened for reading, in a store or nearer."""
 
     @property
     def size_bytes(self) -> int:
@@ -26,7 +26,7 @@ class BlobReader(Protocol):
     def chunk_bytes(self) -> int:
         """How many bytes one read should ask for: 1 MiB of a file, more across a network."""
 
-    def read(self, start: int, end: int) -> bytes:
+    def read(self, start: int, end: int) -> bytes | memoryview:
         """Exactly the bytes `[start, end)`; raises `DamagedBlob` where the blob ends before."""
 
     def fileno(self) -> int | None:
@@ -43,6 +43,13 @@ class BlobReader(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class BlobReader(Readable, Protocol):
+    """A blob of a store opened for reading."""
+
+    def read(self, start: int, end: int) -> bytes:
+        """Exactly the bytes `[start, end)`; raises `DamagedBlob` where the blob ends before."""
 
 
 class BlobWriter(ABC):

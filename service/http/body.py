@@ -22,7 +22,7 @@ from starlette.types import Send
 
 from service import observability
 from service.blobs.cache import Source
-from service.blobs.store import MIB, BlobReader
+from service.blobs.store import MIB, Readable
 from service.http.protocol import ZERO_COPY
 from service.layout.splice import BlobRange, Literal, Segment
 from service.names import Digest
@@ -34,7 +34,7 @@ UNCOPIED_BYTES: Final = 16 * MIB
 SMALL_BYTES: Final = MIB // 16
 """Ranges below this are read together and sent as one."""
 
-Readers = Mapping[Digest, BlobReader]
+Readers = Mapping[Digest, Readable]
 
 
 class Transfers(Protocol):
@@ -66,7 +66,7 @@ class Body:
         self._left = sum(segment.size_bytes for segment in segments)
         self._groups = _groups(segments)
         self._rest: BlobRange | None = None
-        self._next: BlobRange | bytes | None = None
+        self._next: BlobRange | bytes | memoryview | None = None
 
     @classmethod
     async def open(
@@ -113,10 +113,10 @@ class Body:
             self._next = await self._read([whole.cut(0, size)])
         self._rest = whole.cut(size, whole.size_bytes) if size < whole.size_bytes else None
 
-    async def _read(self, group: Sequence[Segment]) -> bytes:
+    async def _read(self, group: Sequence[Segment]) -> bytes | memoryview:
         return await to_thread.run_sync(_read, group, self._readers, limiter=self._limiter)
 
-    def _uncopied_bytes(self, reader: BlobReader, part: BlobRange) -> int:
+    def _uncopied_bytes(self, reader: Readable, part: BlobRange) -> int:
         """How much of the beginning of a range may go out without a copy."""
         descriptor = reader.fileno() if self._zero_copy else None
         if descriptor is None:
@@ -137,7 +137,9 @@ class Body:
         await send(message)
         observability.sent_bytes.inc(part.size_bytes)
 
-    async def _send_bytes(self, content: bytes, send: Send, stalled_after_s: float) -> None:
+    async def _send_bytes(
+        self, content: bytes | memoryview, send: Send, stalled_after_s: float
+    ) -> None:
         for at in range(0, len(content), SENT_BYTES):
             chunk = content if len(content) <= SENT_BYTES else content[at : at + SENT_BYTES]
             self._left -= len(chunk)
@@ -184,7 +186,7 @@ def _groups(segments: Sequence[Segment]) -> Iterator[BlobRange | Sequence[Segmen
         yield group
 
 
-def _read(group: Sequence[Segment], readers: Readers) -> bytes:
+def _read(group: Sequence[Segment], readers: Readers) -> bytes | memoryview:
     parts = [
         piece.content
         if isinstance(piece, Literal)

@@ -19,9 +19,10 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from service.blobs.bucket import Patience, connect
-from service.blobs.cache import Source
+from service.blobs.cache import Cache, Source
 from service.blobs.folder import FolderStore
 from service.blobs.s3 import S3Store
+from service.blobs.shelves import MemoryShelf
 from service.blobs.store import MIB, BlobStore
 from service.http import problems
 from service.http.body import _cached_bytes
@@ -323,6 +324,23 @@ def test_other_servers_send_the_same_bytes(
 
     assert server.get("/big").content == server.whole["big"]
     assert sendfile == []
+
+
+@pytest.mark.parametrize("http", [Protocol, "httptools", "h11"])
+def test_what_lies_in_memory_is_the_same_bytes(tmp_path: Path, http: str | type[Protocol]) -> None:
+    store = FolderStore(tmp_path, reserve_bytes=0)
+    plans, whole = made_plans(store)
+    shelf = MemoryShelf(64 * MIB)
+    for digest in plans["patched"].digests:
+        shelf.fill(digest, store.stat(digest) or 0, store.stream(digest))
+
+    with (
+        contextlib.closing(Cache(store, shelf, None)) as cache,
+        running(application(Parts(cache), plans), http) as port,
+    ):
+        answer = httpx2.get(f"http://127.0.0.1:{port}/patched", timeout=20)
+
+    assert answer.content == whole["patched"]
 
 
 def test_requests_sent_at_once_are_answered_in_order(server: Server) -> None:
