@@ -154,8 +154,13 @@ class ServiceProcess:
     def interrupt(self) -> int:
         """Press Ctrl-C; answers the exit status once all of it has ended."""
         assert self._process is not None
-        family = self.processes
         self._process.send_signal(signal.SIGINT)
+        return self.end()
+
+    def end(self) -> int:
+        """Wait for the end of all of it, which was asked for; answers the exit status."""
+        assert self._process is not None
+        family = self.processes
         status = self._process.wait(END_S)
         _, alive = psutil.wait_procs(family, timeout=2)
         assert not alive, [each.cmdline() for each in alive]

@@ -17,6 +17,10 @@ as much again.
 A client that takes nothing for `stalled_after_s`, a field beside those of the specification, is a
 `TimeoutError`.
 
+And four bounds that uvicorn leaves to a proxy before it: on the bytes of a request's head (10 MB of
+header lines took 160 MB here) and the time it may take, on requests sent ahead, and a client that
+sent some ahead and left ends the response under way, too.
+
 Leans on names inside uvicorn (tried with 0.54); the tests of `sender` run through it.
 """
 
@@ -30,14 +34,41 @@ ABORT: Final = "patchbay.abort"
 ZERO_COPY: Final = "http.response.zerocopysend"
 TURN_BYTES: Final = 2**20
 """So much goes out before other connections have their turn."""
+HEAD_BYTES: Final = 2**17
+"""A request's head may be so long, not counting what came with the first read of it."""
+HEAD_S: Final = 60.0
+"""A connection closes where no head of a request is complete after so long."""
+SENT_AHEAD: Final = 100
+"""So many requests may wait for the response before theirs."""
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol on httptools, with two more extensions."""
+    """uvicorn's HTTP/1.1 protocol on httptools, with two more extensions, and bounds."""
+
+    _running: RequestResponseCycle | None = None
+    _head_bytes: int | None = None
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the client time for the head of its first request."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of requests, but not of a head without end."""
+        is_within_head = self._head_bytes is not None
+        super().data_received(data)
+        if is_within_head and self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.send_400_response("The head of the request is too long.")
+        if not self._is_responding:
+            self._await_head()
 
     def on_message_begin(self) -> None:
         """Offer the extensions with each request."""
         super().on_message_begin()
+        self._head_bytes = 0
         offered: dict[str, dict[object, object]] = {ABORT: {"abort": self.transport.abort}}
         if self.scheme == "http" and hasattr(os, "sendfile"):
             offered[ZERO_COPY] = {}
@@ -45,9 +76,45 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Let the response that begins here take the messages of the extension, too."""
+        self._end_head()
         super().on_headers_complete()
         if getattr(self.cycle, "scope", None) is self.scope:  # else: an upgrade
             self.cycle.send = _Sender(self.cycle, self.loop)  # type: ignore[method-assign]
+        if len(self.pipeline) > SENT_AHEAD:
+            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, though not in the midst of a response."""
+        if self._is_responding:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the response under way: uvicorn tells the one that was asked for last."""
+        self._end_head()
+        super().connection_lost(exc)
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    @property
+    def _is_responding(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _end_head(self) -> None:
+        self._head_bytes = None
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 class _Sender:
@@ -79,14 +146,16 @@ class _Sender:
             raise RuntimeError("Response content longer than Content-Length")
         await self._drain()
         if cycle.disconnected:
+            await asyncio.sleep(0)  # else who sends on and on would never hear of it
             return
         # A number of its own: the loop refuses to watch a descriptor that a transport owns, and
         # the transport may close that one meanwhile.
         peer = os.dup(cycle.transport.get_extra_info("socket").fileno())
         try:
             await _Copy(self._loop, peer, file, start, start + count).run(patience)
-        except (BrokenPipeError, ConnectionError):
+        except ConnectionError:
             cycle.transport.abort()
+            await asyncio.sleep(0)
         else:
             cycle.expected_content_length -= count
         finally:

@@ -1,7 +1,9 @@
 """What becomes of `patchbay serve` itself: killed, started twice, ended by Ctrl-C."""
 
 import os
+import random
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -10,6 +12,7 @@ import psutil
 import pytest
 from safetensors.numpy import save
 
+from service.blobs.store import MIB
 from tests.e2e.bench import Bench, net
 from tests.service_process import ServiceProcess
 
@@ -121,6 +124,35 @@ def test_a_second_service_on_one_home_is_refused(own: ServiceProcess) -> None:
     assert f"is in use by process {own.processes[0].pid}" in own.log
     assert "set PATCHBAY_HOME to another directory" in own.log
     assert own.is_whole()
+
+
+def test_a_download_under_way_arrives_whole_when_the_service_is_asked_to_end(
+    own: ServiceProcess,
+) -> None:
+    bench = Bench(own.client, own.home / "blobs")
+    content = random.Random(8).randbytes(64 * MIB)  # noqa: S311
+    digest = bench.upload(content)
+    host, _, port = own.url.removeprefix("http://").rpartition(":")
+    server = own.processes[0]
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB // 16)
+        client.settimeout(30)
+        client.connect((host, int(port)))
+        head = f"GET /v1/blobs/{digest} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {own.token}"
+        client.sendall(f"{head}\r\n\r\n".encode())
+        got = bytearray(client.recv(1000))
+
+        server.send_signal(signal.SIGTERM)
+        own.wait_until(lambda: "Shutting down" in own.log)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)))
+        while part := client.recv(MIB):
+            got += part
+
+    own.end()
+    assert got.startswith(b"HTTP/1.1 200")
+    assert got.partition(b"\r\n\r\n")[2] == content
+    assert "Traceback" not in own.log.rpartition("Shutting down")[2]
 
 
 def test_ctrl_c_ends_all_of_it_and_leaves_nothing_running(own: ServiceProcess) -> None:

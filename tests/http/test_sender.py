@@ -18,13 +18,14 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 
+from service import observability
 from service.blobs.bucket import Patience, connect
 from service.blobs.cache import Cache, Source
 from service.blobs.folder import FolderStore
 from service.blobs.s3 import S3Store
 from service.blobs.shelves import MemoryShelf
 from service.blobs.store import MIB, BlobStore
-from service.http import problems
+from service.http import body, problems
 from service.http.body import _cached_bytes
 from service.http.protocol import TURN_BYTES, Protocol
 from service.http.sender import PlanResponse
@@ -200,6 +201,12 @@ def open_blobs(server: Server) -> int:
     return found
 
 
+def sent_bytes() -> float:
+    """How much this process has sent of files."""
+    (counter,) = observability.sent_bytes.collect()
+    return next(each.value for each in counter.samples if each.name.endswith("_total"))
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:
@@ -356,6 +363,37 @@ def test_requests_sent_at_once_are_answered_in_order(server: Server) -> None:
     assert rest[len(first) :].startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_a_client_that_asked_for_more_and_left_ends_its_download(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    is_cached: bool,
+) -> None:
+    if not is_cached:
+        monkeypatch.setattr(body, "_cached_bytes", lambda *_: 0)
+    before = sent_bytes()
+    with server.connect("/big", receive_bytes=4096) as client:
+        client.sendall(b"GET /undo HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert open_blobs(server) == 1
+
+    assert wait_until(lambda: open_blobs(server) == 0, timeout_s=STALLED_AFTER_S / 2)
+    assert sent_bytes() - before < len(server.whole["big"])
+    assert "cut off" not in capsys.readouterr().out  # it is the client who left
+
+
+def test_what_is_no_request_cuts_off_the_response_before_it(server: Server) -> None:
+    with server.connect("/big", receive_bytes=4096) as client:
+        client.sendall(b"nonsense\r\n\r\n")
+
+        got = read_all(client).partition(b"\r\n\r\n")[2]
+
+    assert len(got) < len(server.whole["big"])
+    assert server.whole["big"].startswith(got)
+
+
 # ── conditions ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -477,8 +515,9 @@ def test_clients_that_read_nothing_hold_no_thread_and_are_cut_off(server: Server
         ]
         assert wait_until(lambda: open_blobs(server) == len(parked))
 
-        answer = server.get("/patched")
+        healthy, answer = server.get("/healthz"), server.get("/patched")
 
+        assert healthy.status_code == 200
         assert answer.content == server.whole["patched"]
         assert wait_until(lambda: open_blobs(server) == 0)
         for client in parked:
