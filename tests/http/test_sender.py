@@ -342,7 +342,7 @@ def test_what_lies_in_memory_is_the_same_bytes(tmp_path: Path, http: str | type[
         shelf.fill(digest, store.stat(digest) or 0, store.stream(digest))
 
     with (
-        contextlib.closing(Cache(store, shelf, None)) as cache,
+        contextlib.closing(Cache(store, shelf, None, lambda _: None)) as cache,
         running(application(Parts(cache), plans), http) as port,
     ):
         answer = httpx2.get(f"http://127.0.0.1:{port}/patched", timeout=20)
