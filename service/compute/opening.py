@@ -28,7 +28,7 @@ HELD_BYTES: Final = 16 * MIB
 """A patch file up to this size that lies on no disk here is held in memory while a job lasts."""
 
 OpenRead = Callable[[Digest], Read]
-"""Opens a blob for reads of byte ranges."""
+"""Opens a blob for reads of byte ranges; several threads may call it."""
 Told = Callable[[float, str], None]
 """Told how much is done, from 0 to 1, and what is being done."""
 

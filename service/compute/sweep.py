@@ -65,9 +65,8 @@ def _overlays(
 def _recipes(job: SweepJob, open_read: OpenRead, device: torch.device) -> list[Recipe]:
     """The patches of each recipe; a patch of several is opened once."""
     every = {patch.digest: patch for recipe in job.recipes for patch in recipe}
-    reads = {digest: open_read(digest) for digest in every}
     with crew(device) as threads:  # each is hashed as it is opened
-        opened = threads.map(lambda patch: open_patch(patch, reads.__getitem__), every.values())
+        opened = threads.map(lambda patch: open_patch(patch, open_read), every.values())
         sources = dict(zip(every, opened, strict=True))
     return [[(sources[patch.digest], patch.scale) for patch in recipe] for recipe in job.recipes]
 

@@ -33,6 +33,7 @@ PATIENCE_S: Final = 60.0
 """How long a finished job waits for a lost database or store before its work is thrown away."""
 AGAIN_AFTER_S: Final = 1.0
 KEEPERS: Final = 4
+"""So many files are stored at once."""
 COMPUTING: Final = 0.95
 """The share of the progress that is told before the files go to the store."""
 
