@@ -237,11 +237,12 @@ class _Walk:
         def cost(task: _Task) -> int:
             return _cost(task, len(task.signatures.steps))
 
+        shares = self._threads.shares(overlays)
         for made in self._threads.map(work, tasks, cost=cost, budget=_BUDGET_BYTES):
             if made is not None:
                 part, own, decoded = made
                 write = partial(_write, part=part, own=own, decoded=decoded.__getitem__)
-                for _ in self._threads.map(write, overlays):
+                for _ in self._threads.map(write, shares):
                     pass
                 yield part.numel
 
@@ -254,9 +255,14 @@ class _Walk:
 
 
 def _write(
-    overlay: "_Overlay", *, part: _Part, own: Tensor, decoded: Callable[[_Key], Tensor]
+    overlays: Sequence["_Overlay"],
+    *,
+    part: _Part,
+    own: Tensor,
+    decoded: Callable[[_Key], Tensor],
 ) -> None:
-    overlay.take(part.tensor.name, overlay.patched(part, own, decoded))
+    for overlay in overlays:
+        overlay.take(part.tensor.name, overlay.patched(part, own, decoded))
 
 
 def _cost(task: _Task, decoded: int) -> int:

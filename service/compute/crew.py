@@ -5,7 +5,7 @@ operation costs more than it brings, and sums must not depend on how many there 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -18,6 +18,9 @@ LARGEST: Final = 16
 _AHEAD: Final = 3
 """Parts given out for each thread, so that none waits for the next."""
 
+_SHARES: Final = 2
+"""For each thread, so that one that is held up does not hold up all."""
+
 Part = TypeVar("Part")
 Answer = TypeVar("Answer")
 
@@ -28,6 +31,14 @@ class Crew:
     def __init__(self, threads: ThreadPoolExecutor, count: int) -> None:
         self._threads = threads
         self._count = count
+
+    def shares(self, things: Sequence[Part]) -> list[Sequence[Part]]:
+        """Things dealt out to be worked on side by side: a few shares for each thread, none empty.
+
+        Where the work on one thing is short, handing it over costs as much.
+        """
+        count = min(len(things), _SHARES * self._count)
+        return [things[number::count] for number in range(count)]
 
     def map(
         self,

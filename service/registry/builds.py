@@ -126,9 +126,12 @@ def begin(
     _require_sound_base(session, claimed[0].recipe.base)
     operations.require_worker(session, queue.GPU, limits)
     operation = operations.request(session, kind, subject, body, by=by, on=queue.GPU, limits=limits)
-    for build in claimed:
-        build.state, build.operation_id = BUILDING, operation.id
-    session.flush()
+    digests = [build.recipe_digest for build in claimed]
+    session.execute(
+        update(Build)
+        .where(Build.recipe_digest.in_(digests))
+        .values(state=BUILDING, operation_id=operation.id)
+    )
     return operation
 
 

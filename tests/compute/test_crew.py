@@ -81,3 +81,14 @@ def test_an_error_is_raised_where_its_answer_would_stand_and_ends_the_rest() -> 
     assert taken == [0, 1]
     assert len(begun) < 20
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("_three_threads")
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 100])
+def test_shares_hold_everything_once_and_none_is_empty(count: int) -> None:
+    with crew(CPU) as hands:
+        shares = hands.shares(range(count))
+
+    assert sorted(each for share in shares for each in share) == list(range(count))
+    assert len(shares) == min(count, 6)
+    assert all(shares)
