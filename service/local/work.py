@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
+from service import errors
 from service.compute.carry import carry_out, open_device
 from service.compute.jobs import (
     BuildJob,
@@ -15,7 +16,11 @@ from service.compute.jobs import (
     ExtractMade,
     ExtractManyJob,
     ExtractManyMade,
+    ModelInput,
+    PatchInput,
 )
+from service.compute.opening import open_model, open_patch
+from service.layout import fit
 from service.layout.disk import DISK, read_chunks
 from service.layout.pieces import Change, WeightFile
 from service.layout.sidecar import AppliedRecipe
@@ -29,6 +34,8 @@ from service.local.files import (
     recipe_text,
 )
 from service.names import Digest
+
+_NAMED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +112,11 @@ def built(
 ) -> Iterator[Change]:
     """Carry out a recipe: the overlays lie beside `beside` as long as the context lasts.
 
-    Raises what `compute.build` raises, and `BadScale`.
+    Raises what `compute.build` raises, `BadScale`, and `DoesNotFit`.
     """
     digest, canonical = recipe_of(base.model.digest, patches)
     files = base.digests | {one.patch.digest: one.path for one in patches}
+    _check_fit(base.model, canonical, files)
     with TemporaryDirectory(dir=beside.absolute().parent, prefix=".patchbay-") as scratch:
         job = BuildJob(base.model, canonical)
         made = build(job, files, Path(scratch), device=device, told=told)
@@ -125,6 +133,19 @@ def built(
                 for file in base.model.files
             },
         )
+
+
+def _check_fit(
+    base: ModelInput, patches: Sequence[PatchInput], files: Mapping[Digest, Path]
+) -> None:
+    """What the registry checks of a recipe: a patch of which nothing fits would change nothing."""
+    with opened(files) as open_read:
+        headers = open_model(base, open_read).headers
+        for patch in patches:
+            reasons = fit.check(headers, open_patch(patch, open_read).patch.tensors)
+            if reasons:
+                more = max(0, len(reasons) - _NAMED)
+                raise errors.DoesNotFit(patch.reference, base.reference, reasons[:_NAMED], more)
 
 
 def build(

@@ -203,6 +203,21 @@ def test_inspect_tells_a_patch_from_a_model(
     assert str(folder) not in json.dumps(of_patch)
 
 
+def test_a_patch_of_which_nothing_fits_is_refused_and_nothing_written(
+    folder: Path, patch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"other.weight": np.zeros((2, 2), "f4")}, folder / "other.safetensors")
+
+    ended = run(
+        folder,
+        *("apply", "other.safetensors", "--patch", f"{patch.name}=1", "-o", "out.safetensors"),
+    )
+
+    assert ended == Exit.CONFLICT
+    assert "does not fit other.safetensors" in capsys.readouterr().err
+    assert not (folder / "out.safetensors").exists()
+
+
 def test_names_that_are_inspected_are_not_shortened(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
