@@ -21,6 +21,10 @@ from service.schemas.patches import PatchVersionView
 from service.schemas.recipes import BuildView, ChannelView, RecipeView
 from service.schemas.wire import View
 
+OfPatch = Annotated[
+    bool, typer.Option("--patch", help="The patch, where a model has the same name.")
+]
+
 _NOT_FOUND: Final = 404
 _LINE: Final[dict[str, Callable[[Any], Cell]]] = {
     "name": lambda line: line.full_name,
@@ -93,10 +97,13 @@ def add(app: typer.Typer) -> None:
         reference: Annotated[
             str, typer.Argument(help="A model, patch, or version of one: namespace/name@3.")
         ],
+        *,
+        patch: OfPatch = False,
         limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
     ) -> None:
         """List the patches that fit a model version, or the models that a patch version fits."""
-        run.out.table(islice(_fitting(run, reference), limit), _FITTING)
+        found = _bases(run, reference) if patch else _fitting(run, reference)
+        run.out.table(islice(found, limit), _FITTING)
 
     @command(app, "show")
     def show(
@@ -105,6 +112,7 @@ def add(app: typer.Typer) -> None:
             str, typer.Argument(help="A model, patch or channel, with @REVISION.")
         ],
         *,
+        patch: OfPatch = False,
         balance: Balance = False,
         interference: Annotated[
             bool, typer.Option("--interference", help="Tell how a recipe's patches meet.")
@@ -118,7 +126,8 @@ def add(app: typer.Typer) -> None:
                 )
             run.out.result(*_recipe(found))
             return
-        for look in _looks(run.client, reference):
+        looks = _patch_looks if patch else _looks
+        for look in looks(run.client, reference):
             with _going_on_where_unknown():
                 run.out.result(*look())
                 return
@@ -131,9 +140,14 @@ def _fitting(run: Run, reference: str) -> Iterator[View]:
         yield from run.client.models.patches(name, revision or "main")
         return
     with _going_on_where_unknown():
-        yield from run.client.patches.bases(name, revision or pulling.newest(run, name))
+        yield from _bases(run, reference)
         return
     raise errors.ThingNotFound("model or patch", reference)
+
+
+def _bases(run: Run, reference: str) -> Iterator[View]:
+    name, _, revision = reference.partition("@")
+    yield from run.client.patches.bases(name, revision or pulling.newest(run, name))
 
 
 @contextmanager
@@ -166,13 +180,20 @@ def _looks(client: Client, text: str) -> list[Callable[[], Found]]:
     if revision:
         looks = [lambda: _model_version(client.models.version(name, revision))]
         if names.version_number(revision) is not None:
-            looks.append(lambda: _patch_version(client.patches.version(name, revision)))
+            looks += _patch_looks(client, text)
         return looks
     looks = [lambda: _line(client.models.get(name))]
     if "." not in name.partition("/")[2]:
-        looks.append(lambda: _line(client.patches.get(name)))
+        looks += _patch_looks(client, text)
         looks.append(lambda: _channel(client.channels.get(name)))
     return looks
+
+
+def _patch_looks(client: Client, text: str) -> list[Callable[[], Found]]:
+    name, _, revision = text.partition("@")
+    if revision:
+        return [lambda: _patch_version(client.patches.version(name, revision))]
+    return [lambda: _line(client.patches.get(name))]
 
 
 def _line(line: Any) -> Found:

@@ -20,7 +20,6 @@ from service.schemas.patches import (
     RequestExtraction,
     RequestExtractions,
 )
-from service.schemas.wire import EditLine
 
 
 def layers_of(
@@ -77,6 +76,9 @@ def add(app: typer.Typer) -> None:
         dry_run: Annotated[
             bool, typer.Option(help="Say what would be kept; publish nothing.")
         ] = False,
+        card: Card = None,
+        spdx: License = None,
+        label: Labels = None,
     ) -> None:
         """Have a worker extract a patch from a clean and a robust model.
 
@@ -92,7 +94,7 @@ def add(app: typer.Typer) -> None:
         if not len(pairs) == len(patch) == len(robust):
             raise typer.BadParameter("give one --patch for each robust model, no patch twice")
         for name in () if dry_run else patch:
-            run.client.patches.ensure(name, EditLine())
+            run.client.patches.ensure(name, about(card, spdx, label))
         if len(pairs) == 1:
             request = RequestExtraction(**wanted, robust=robust[0])
             asked = run.client.patches.extract(patch[0], request)

@@ -77,6 +77,22 @@ def test_a_dry_run_shows_people_sizes_by_quality_and_the_noise_floor(spoken: Com
     assert "{" not in told
 
 
+def test_a_patch_is_labelled_as_it_is_extracted_and_told_from_a_model_of_its_name(
+    patchbay: Command, models: Path
+) -> None:
+    patchbay("push", "vision/twin", models / "clean.safetensors")
+    about = ("--label", "fog", "--license", "MIT")
+
+    patchbay("extract", "vision/net", "vision/net-robust", "--patch", "vision/twin", *about)
+
+    shown, version = (patchbay("show", f"vision/twin{n}", "--patch").json for n in ("", "@1"))
+    assert (shown["labels"], shown["license"]) == (["fog"], "MIT")
+    assert version["clean"] == "vision/net@1"
+    assert "files" in patchbay("show", "vision/twin@1").json
+    fitting = patchbay("fits", "vision/twin", "--patch").json
+    assert "vision/net@1" in [row["reference"] for row in fitting]
+
+
 def test_an_order_of_tensors_decides_which_kernels_come_first(
     patchbay: Command, client: Client, tmp_path: Path
 ) -> None:

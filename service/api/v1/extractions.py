@@ -49,8 +49,9 @@ def extract(
     """Extract a patch from a pair of models; with `dry_run` only measure what it would be.
 
     A dry run's result says in `summary` what each choice of `layers` would keep: kernels,
-    parameters, energy, and the patch file's size by quality. A request with an `Idempotency-Key`
-    that was sent before is answered with the same operation.
+    parameters, energy, and the patch file's size by quality; and which kept kernel is the
+    `quietest` beside the rounding of its dtypes. It needs no patch of that name. A request with an
+    `Idempotency-Key` that was sent before is answered with the same operation.
     """
     caller.require(Scope.PUBLISH, name.namespace)
     asked = {"patch": name.key, **body.model_dump(mode="json")}
