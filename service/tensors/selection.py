@@ -193,7 +193,10 @@ def select(ordered: Sequence[Measured], selection: Selection) -> list[Measured]:
     Raises `NothingToExtract` where none differs, or none is chosen.
     """
     if not any(kernel.energy > 0 for kernel in ordered):
-        raise errors.NothingToExtract("no kernel of the robust model differs from the clean one")
+        raise errors.NothingToExtract(
+            "no kernel of the robust model differs from the clean one, or only in what projection "
+            "takes away"
+        )
     kept = chosen(ordered, selection)
     if not any(kernel.energy > 0 for kernel in kept):
         raise errors.NothingToExtract("none of the chosen kernels differs between the models")

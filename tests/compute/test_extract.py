@@ -247,6 +247,15 @@ def test_equal_models_have_nothing_to_extract(three: Three, bench: Bench) -> Non
         bench.extract(Trio(one(three.clean), one(three.clean), None))
 
 
+def test_a_change_that_projection_takes_away_is_said_to_be_that(bench: Bench) -> None:
+    clean = {"conv.weight": torch.randn(4, 4, generator=torch.Generator().manual_seed(1))}
+    trio = Trio(one(clean), one({"conv.weight": 2 * clean["conv.weight"]}), None)
+
+    bench.extract(trio, layers=All(), projection=Projection.NONE)
+    with pytest.raises(errors.NothingToExtract, match="what projection takes away"):
+        bench.extract(trio, layers=All())
+
+
 def test_a_kernel_that_does_not_differ_is_not_stored(three: Three, bench: Bench) -> None:
     three.robust["mix.weight"] = three.clean["mix.weight"]
 
