@@ -67,9 +67,10 @@ def add(app: typer.Typer) -> None:
     ) -> None:
         """Measure a patch at several scales with your own Python function, and publish the curve.
 
-        FUNCTION gets the path of the patched weights (a file, or a folder where the model has
-        several) and returns {"accuracy": 0.81, "n": 1000}, or a list of such, each of which may
-        say data_set, corruption, severity and seed for itself.
+        FUNCTION gets the path of the patched weights: a file, or a folder where
+        the model has several. It returns {"accuracy": 0.81, "n": 1000}, or a
+        list of such, each of which may say data_set, corruption, severity and
+        seed for itself.
         """
         about = {"data_set": data_set, "corruption": corruption, "severity": severity, "seed": seed}
         measure = _function(code)
