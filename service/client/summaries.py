@@ -7,6 +7,11 @@ from service.schemas.patches import Quality
 
 _QUALITIES: Final[tuple[str, ...]] = get_args(Quality)
 _MANY: Final = 1000
+_PACKED: Final = {
+    "gain": "gain {:.4f}",
+    "cosine": "cosine {:.4f}",
+    "noise_to_weight": "noise of {:.1%} of the weights",
+}
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -33,11 +38,13 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
     ]
     if words:
         yield ", ".join(words)
-    if summary.get("gain") is not None:
-        yield (
-            f"packed at gain {summary['gain']:.4f}, cosine {summary['cosine']:.4f}, with noise of "
-            f"{summary['noise_to_weight']:.1%} of the weights"
-        )
+    packed = [
+        text.format(summary[name])
+        for name, text in _PACKED.items()
+        if summary.get(name) is not None
+    ]
+    if packed:
+        yield f"packed with {', '.join(packed)}"
     if summary.get("size_bytes") and summary.get("base_bytes"):
         yield f"{summary['size_bytes'] / summary['base_bytes']:.2%} of its base"
     if quietest := summary.get("quietest"):
