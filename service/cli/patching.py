@@ -1,6 +1,6 @@
 """Patching files that are here already: little is fetched, and taking off needs no network."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +10,7 @@ import typer
 
 from service import errors
 from service.cli import pulling
+from service.cli.output import verified_lines
 from service.cli.session import Run
 from service.client.downloads import Downloaded
 from service.client.problem import ServiceProblem
@@ -21,6 +22,7 @@ from service.names import Digest, model_reference
 from service.schemas.recipes import BuildView, RecipeView
 
 NOT_FOUND: Final = 404
+THE_BASE: Final = "the clean base"
 
 
 def put_on(
@@ -35,7 +37,7 @@ def put_on(
     if out is None:
         now = inplace.recover(target)
         if now is not None and _is_already(target, now, recipe):
-            say(run, target, now)
+            _say(run, target, now)
             return
         if not recipe.patches:
             _make_base(run, target, reference, now)
@@ -45,7 +47,7 @@ def put_on(
         if out is not None:
             _write_copies(run, target, wanted, out)
         else:
-            say(run, target, _applied(run, target, wanted))
+            _say(run, target, _applied(run, target, wanted))
 
 
 def _is_already(target: Path, now: Sidecar, recipe: RecipeView) -> bool:
@@ -213,7 +215,7 @@ def _make_base(run: Run, target: Path, reference: str, now: Sidecar | None) -> N
     if now is None:
         found = _digests(target, wanted)
         if found == wanted:
-            say(run, target, None)
+            _say_base(run, target, found)
             return
         path = next(path for path in wanted if found[path] != wanted[path])
         if not _recognised(run, target, found[path]):
@@ -228,16 +230,16 @@ def _make_base(run: Run, target: Path, reference: str, now: Sidecar | None) -> N
 
 def take_off(run: Run, target: Path) -> None:
     """Make a patched file its base again; raises `NothingToUndo`."""
-    _undone(run, target)
-    say(run, target, None)
+    base = _undone(run, target)
+    _say_base(run, target, {path: file.digest for path, file in base.files.items()})
 
 
-def _undone(run: Run, target: Path) -> None:
+def _undone(run: Run, target: Path) -> Sidecar:
     try:
-        inplace.undo(target)
+        return inplace.undo(target)
     except errors.UndoMissing:
         _fetch_undo(run, target)
-        inplace.undo(target)
+        return inplace.undo(target)
 
 
 def _fetch_undo(run: Run, target: Path) -> None:
@@ -269,12 +271,27 @@ def _write_copies(run: Run, target: Path, change: Change, out: Path) -> None:
         base, into = (target / path, out / path) if target.is_dir() else (target, out)
         inplace.replaced(out, None)
         digests[path] = write_copy(base, wanted, into)
-    value = {"path": str(out), "recipe": change.recipe.reference, "files": digests}
-    run.out.result(value, [f"{out}  {change.recipe.reference}"])
+    _told(run, out, change.recipe.reference, digests)
 
 
-def say(run: Run, target: Path, now: Sidecar | None) -> None:
-    """Print what a file is now: a recipe, or with None the clean base."""
-    recipe = now.recipe.reference if now and now.recipe else "the clean base"
+def _say(run: Run, target: Path, now: Sidecar) -> None:
+    recipe = now.recipe.reference if now.recipe else THE_BASE
+    _told(run, target, recipe, {path: file.digest for path, file in now.files.items()})
+
+
+def _say_base(run: Run, target: Path, files: Mapping[str, Digest]) -> None:
+    _told(run, target, THE_BASE, files)
+
+
+def _told(run: Run, target: Path, recipe: str, files: Mapping[str, Digest]) -> None:
+    """Print what a file is now; its bytes were hashed after the last of them was written."""
+    value = {"path": str(target), "recipe": recipe, "files": dict(files), "verified": True}
+    run.out.result(value, [f"{target}  {recipe}", *verified_lines(files)])
+
+
+def recover(run: Run, target: Path) -> None:
+    """Finish what an interrupted run left, and print what is recorded of the file then."""
+    now = inplace.recover(target)
+    recipe = now.recipe.reference if now and now.recipe else THE_BASE
     files = {path: file.digest for path, file in now.files.items()} if now else {}
     run.out.result({"path": str(target), "recipe": recipe, "files": files}, [f"{target}  {recipe}"])

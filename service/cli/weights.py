@@ -10,7 +10,6 @@ from service.cli import patching, pulling
 from service.cli.output import size_text
 from service.cli.session import Run, command
 from service.cli.similarity import Balance, balanced
-from service.layout import inplace
 
 Out = Annotated[
     Path | None,
@@ -92,4 +91,4 @@ def add(app: typer.Typer) -> None:
     @command(app, "recover")
     def recover(run: Run, target: Target) -> None:
         """Finish what an interrupted apply or undo left."""
-        patching.say(run, target, inplace.recover(target))
+        patching.recover(run, target)

@@ -187,6 +187,22 @@ def test_the_clean_base_is_a_recipe_too(patchbay: Command, mine: Path) -> None:
     assert file_digest(mine) == before
 
 
+def test_whoever_patches_in_place_is_told_that_the_file_was_verified(
+    patchbay: Command, mine: Path
+) -> None:
+    for words in (
+        ("pull", RECIPE, "--into", mine),
+        ("apply", mine, RECIPE),
+        ("pull", RECIPE, "--patch-only", "--into", mine),
+        ("pull", "vision/net@main", "--into", mine),
+        ("pull", "vision/net@main", "--into", mine),
+    ):
+        told = patchbay(*words).json
+
+        assert told["verified"] is True, words
+        assert list(told["files"].values()) == [file_digest(mine)], words
+
+
 def test_a_file_pulled_with_its_patch_on_can_be_undone(
     patchbay: Command, models: Path, tmp_path: Path
 ) -> None:
