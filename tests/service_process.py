@@ -17,7 +17,7 @@ import httpx2
 import psutil
 
 START_S: Final = 120.0
-END_S: Final = 30.0
+END_S: Final = 60.0
 _QUICK: Final = {
     "PATCHBAY_HEARTBEAT_S": "1",
     "PATCHBAY_STALLED_AFTER_S": "6",

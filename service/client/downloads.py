@@ -27,6 +27,8 @@ Progress = Callable[[int, int], None]
 Check = Callable[[Path, Digest], None]
 """Looks at a file that has arrived before it gets its name; raises where it is not right."""
 
+AGAIN: Final = "fetch it again; where it stays so, `patchbay verify` finds what is damaged there"
+
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
 _REPR_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
 _PARTIAL: Final = 206
@@ -86,7 +88,7 @@ def fetch(
     stated = expected or repr_digest(asked.headers)
     if stated is not None and stated != download.digest:
         download.discard()
-        raise errors.NotVerified(url, stated, download.digest, "fetch it again")
+        raise errors.NotVerified(url, stated, download.digest, AGAIN)
     if stated is None and check is not None:
         try:
             check(download.part, download.digest)

@@ -163,7 +163,7 @@ def _unavailable(answer: httpx2.Response, slug: str) -> None:
 
 def _well(bench: Bench, recipe: str) -> None:
     """Builds and serves, within some seconds, without a restart."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (answer := bench.weights(recipe)).status_code == 503:
         assert time.monotonic() < deadline, answer.text
         time.sleep(0.5)
