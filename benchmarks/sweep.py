@@ -24,7 +24,6 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-import psutil
 import torch
 
 from benchmarks._layered import (
@@ -37,6 +36,7 @@ from benchmarks._layered import (
     write_model,
     write_patch,
 )
+from benchmarks._service import settle, spent
 from examples.local_service import LocalService, local_service
 from service.client.client import Client
 from service.compute.jobs import BuildMade, ModelInput, PatchInput, SweepJob, WeightInput
@@ -219,20 +219,6 @@ def through_service(
 def swept(client: Client, recipes: list[str]) -> None:
     """Ask for a sweep and wait for it."""
     client.builds.sweep(recipes)
-
-
-def settle(client: Client) -> None:
-    """Wait until the service has nothing to do, such as hashing whole files of the last build."""
-    time.sleep(0.5)  # that is asked for a moment after the build has ended
-    while any(not each.state.ended for each in client.operations.listed()):
-        time.sleep(0.2)
-
-
-def spent(service: LocalService) -> float:
-    """CPU seconds of the service with all its parts: database, worker, the worker's child."""
-    own = psutil.Process(service.process.pid)
-    times = [each.cpu_times() for each in (own, *own.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))
 
 
 # ── timing ───────────────────────────────────────────────────────────────────────────────────

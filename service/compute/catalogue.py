@@ -55,7 +55,14 @@ def compare_all(
 # ── the index ────────────────────────────────────────────────────────────────────────────────
 
 
-def index(job: IndexJob, open_read: OpenRead, device: torch.device, told: Told) -> IndexMade:
+def index(
+    job: IndexJob,
+    open_read: OpenRead,
+    device: torch.device,
+    told: Told,
+    *,
+    exact: int = EXACT,
+) -> IndexMade:
     """Measure new signatures and find who is near whom; one that cannot be read stops no other."""
     reading = _Reading(open_read, device)
     measured: dict[int, Measured] = {}
@@ -79,7 +86,7 @@ def index(job: IndexJob, open_read: OpenRead, device: torch.device, told: Told) 
         told(0.5 + 0.5 * done / len(new), "looking for neighbours")
         matter = _likenesses(file.id, estimated, files, _matter(estimated, bars, job.kept + 1))
         ranked = sorted(matter, key=lambda each: -each.strength)
-        sharpened = reading.exact(reading.source(file), ranked, by_id, EXACT)
+        sharpened = reading.exact(reading.source(file), ranked, by_id, exact)
         found += sharpened[: job.kept]
         found += [
             _turned(each) for each in sharpened if each.strength > floors.get(each.other, inf)
