@@ -26,7 +26,7 @@ from service.tensors import raw
 from service.tensors.sums import tile_of
 
 _PRECISION: Final = Context(prec=40)
-_TILE: Final = 2**17
+_TILE: Final = 2**19
 """Elements; more than make torch wake its threads, but who builds has given it only one."""
 _BITS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _INFINITY: Final = {
@@ -121,7 +121,7 @@ def _all_finite(values: Float[Tensor, " n"]) -> bool:
 
 
 def _parts(base: Float[Tensor, "*shape"]) -> Iterator[slice]:
-    """The elements of a flat tensor, so many at a time that they stay in the CPU's cache."""
+    """The elements of a flat tensor, so many at a time: what is made on the way stays small."""
     step = max(_TILE, tile_of(base.device))
     for start in range(0, base.numel(), step):
         yield slice(start, start + step)
