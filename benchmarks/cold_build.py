@@ -140,7 +140,7 @@ class Ours:
         time.sleep(0.5)
 
     def _blob_bytes(self) -> int:
-        folder = self._service.home / "blobs"
+        folder = self._service.home / "blobs" / "sha256"
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
