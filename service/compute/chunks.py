@@ -15,7 +15,7 @@ from service.compute.sources import ModelFiles, fill
 from service.names import TensorAddress
 from service.tensors import raw
 from service.tensors.layers import Layer
-from service.tensors.sums import CHUNK
+from service.tensors.sums import CHUNK, HALVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +43,25 @@ class ChunkReader(threading.local):
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._buffers: dict[str, Tensor] = {}
+        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def read(self, side: str, model: ModelFiles, where: TensorAddress, chunk: Chunk) -> Tensor:
-        """A chunk of the tensor at `where`; it lasts until this thread reads the next of `side`."""
+        """A chunk of the tensor at `where`; it lasts until this thread reads the next of `side`.
+
+        On the CPU halves are given as f32, which changes no value, since sums begin with that.
+        """
         file = model.files[where.path]
         entry = file.header.entry(where.name)
         width = raw.DTYPES[entry.dtype].itemsize
-        buffer = self._buffer(side, chunk.numel * width)
+        buffer = self._buffer(side, torch.uint8, chunk.numel * width)
         fill(buffer, file.read, entry.start + chunk.start * width)
-        return raw.view(buffer, entry.dtype, (chunk.numel,)).to(self._device)
+        found = raw.view(buffer, entry.dtype, (chunk.numel,))
+        if self._device.type == "cpu" and found.dtype in HALVES:
+            return self._buffer(side, torch.float32, chunk.numel).copy_(found)
+        return found.to(self._device)
 
-    def _buffer(self, side: str, size_bytes: int) -> Tensor:
-        buffer = self._buffers.get(side)
-        if buffer is None or buffer.numel() < size_bytes:
-            buffer = self._buffers[side] = torch.empty(size_bytes, dtype=torch.uint8)
-        return buffer[:size_bytes]
+    def _buffer(self, side: str, dtype: torch.dtype, count: int) -> Tensor:
+        buffer = self._buffers.get((side, dtype))
+        if buffer is None or buffer.numel() < count:
+            buffer = self._buffers[side, dtype] = torch.empty(count, dtype=dtype)
+        return buffer[:count]

@@ -108,7 +108,7 @@ def cosines(
         for number in holders:
             that = theirs[number][slot]
             lengths, held = _Norms.of(that), decode(others[number], that, device)
-            (inner,) = inner_products(lambda a, b: [(a, b)], decoded, held)
+            (inner,) = inner_products(lambda tile: [(tile[0], tile[1])], decoded, held)
             products[number] += inner / norms.weight / lengths.weight
             own[number] += norms.energy
             other[number] += lengths.energy

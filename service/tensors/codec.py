@@ -17,7 +17,7 @@ from service.layout import deflate
 from service.layout.codecs import EXPONENTS, LEVELS, Codec, codes_bytes, per_byte
 from service.tensors import fitting, gather, raw
 from service.tensors.fitting import Products
-from service.tensors.sums import tile_of
+from service.tensors.sums import block_of
 
 _LIMITS: Final = {Codec.Q8: 127, Codec.Q4: 7, Codec.FIVE: 2}
 """Codes that are written are whole numbers of steps, up to so many on each side of zero."""
@@ -196,7 +196,7 @@ def _block(rows: Float32[Tensor, "rows columns"], codec: Codec) -> int:
     """How many rows to work on at a time: about a tile, and codes that fill whole bytes."""
     columns, each = max(1, rows.shape[1]), per_byte(codec)
     least = each // gcd(each, columns)
-    return max(1, tile_of(rows.device) // columns // least) * least
+    return max(1, block_of(rows.device, columns) // columns // least) * least
 
 
 def _packed(codes: Float32[Tensor, " n"], codec: Codec) -> UInt8[Tensor, " bytes"]:
@@ -204,9 +204,12 @@ def _packed(codes: Float32[Tensor, " n"], codec: Codec) -> UInt8[Tensor, " bytes
     if codec is Codec.Q8:
         return codes.to(torch.int8).view(torch.uint8)
     base, each = _BASE[codec], per_byte(codec)
-    places = torch.tensor([float(base**i) for i in range(each)], device=codes.device)
     unused = -codes.numel() % each
     digits = torch.nn.functional.pad(codes, (0, unused), value=-_ZERO[codec]) if unused else codes
+    if codec is Codec.Q4:  # two digits are the two bytes of an int16, the lower one first
+        pairs = digits.to(torch.int8).add_(_ZERO[codec]).view(torch.int16)
+        return (pairs >> 4).bitwise_or_(pairs).to(torch.uint8)
+    places = torch.tensor([float(base**i) for i in range(each)], device=codes.device)
     # By way of int8, since torch is five times slower from f32 to uint8.
     shift = _ZERO[codec] * float(places.sum()) - 128
     numbers = torch.mv(digits.view(-1, each), places).add_(shift).to(torch.int8)

@@ -71,8 +71,9 @@ def compare(
     signature: Float32[Tensor, "*shape"], packed: Float32[Tensor, "*shape"], weight: float
 ) -> Fidelity:
     """Measure a packed signature against the unpacked one; `weight` is ||W||^2, above zero."""
-    sums = inner_products(lambda r, q: [(r, r), (q, r), (q, q)], signature, packed)
-    return Fidelity(*(value / weight for value in sums))
+    sums = inner_products(lambda tile: [(tile, tile), (tile[1], tile[0])], signature, packed)
+    rr, qq, qr = (value / weight for value in sums)
+    return Fidelity(rr, qr, qq)
 
 
 def lossless(energy: float, weight: float) -> Fidelity:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from service.tensors.sums import tile_of
+from service.tensors.sums import quickest
 
 _WORDS: Final = {1: torch.float32, 2: torch.complex64, 4: torch.complex128}
 """Numbers as wide as so many f32."""
@@ -25,7 +25,7 @@ def rows(
     each = table.shape[1]
     word = _WORDS.get(each)
     found = torch.empty(codes.numel(), each, device=codes.device)
-    step = tile_of(codes.device)
+    step = quickest(codes.device)
     for start in range(0, codes.numel(), step):
         index, into = codes[start : start + step].to(torch.int32), found[start : start + step]
         if word is None:

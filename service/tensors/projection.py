@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from math import isfinite, sqrt
 from typing import Final
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32
 from torch import Tensor
 
-from service.tensors.sums import inner_products, pieces
+from service.tensors.sums import Wide, inner_products, pieces
 
 _CANCELLED: Final = 1e-4
 """Below this share of ||D||^2 the formula of ||R||^2 has lost too many digits."""
@@ -86,19 +87,23 @@ def moments(
     if not clean.numel():
         return NOTHING
     if origin is None:
-        dd, ds, ww = inner_products(_pair, clean, robust)
+        ww, dd, ds = inner_products(_pair, clean, robust)
         return Moments(dd, ds, ww, ww)
-    return Moments(*inner_products(_trio, clean, robust, origin))
+    ww, dd, ss, opposite = inner_products(_trio, clean, robust, origin)
+    return Moments(dd, 0.0 - opposite, ss, ww)
 
 
-def _pair(w: Tensor, r: Tensor) -> list[tuple[Tensor, Tensor]]:
-    d = r.sub_(w)
-    return [(d, d), (d, w), (w, w)]
+def _pair(tile: Wide) -> list[tuple[Wide, Wide]]:
+    w, d = tile  # d is still W_robust
+    d -= w
+    return [(tile, tile), (d, w)]
 
 
-def _trio(w: Tensor, r: Tensor, o: Tensor) -> list[tuple[Tensor, Tensor]]:
-    d, s = r.sub_(w), torch.sub(w, o, out=o)
-    return [(d, d), (d, s), (s, s), (w, w)]
+def _trio(tile: Wide) -> list[tuple[Wide, Wide]]:
+    w, d, s = tile  # d is still W_robust, s the origin, and becomes -S
+    d -= w
+    s -= w
+    return [(tile, tile), (d, s)]
 
 
 def residual(
@@ -123,10 +128,12 @@ def residual_into(
     """Write R into `out`, which is as long as the tensors are large."""
     start = 0
     rest = _residual_of(coefficient)
-    for tile in pieces(*_given(clean, robust, origin)):
-        part = rest(*tile)
-        out[start : start + part.numel()] = part
-        start += part.numel()
+    into = out.numpy() if out.device.type == "cpu" else out
+    with np.errstate(all="ignore"):  # as above
+        for tile in pieces(*_given(clean, robust, origin)):
+            part = rest(tile)
+            into[start : start + len(part)] = part
+            start += len(part)
 
 
 def energy(
@@ -155,8 +162,8 @@ def residual_energy(
     """||R||^2 by a walk of its own; those of chunks add up to that of their kernel exactly."""
     rest = _residual_of(coefficient)
 
-    def squares(*tile: Tensor) -> list[tuple[Tensor, Tensor]]:
-        r = rest(*tile)
+    def squares(tile: Wide) -> list[tuple[Wide, Wide]]:
+        r = rest(tile)
         return [(r, r)]
 
     [square] = inner_products(squares, *_given(clean, robust, origin))
@@ -167,14 +174,17 @@ def _given(clean: Tensor, robust: Tensor, origin: Tensor | None) -> list[Tensor]
     return [clean, robust] if origin is None else [clean, robust, origin]
 
 
-def _residual_of(coefficient: float) -> Callable[..., Float64[Tensor, " n"]]:
+def _residual_of(coefficient: float) -> Callable[[Wide], Wide]:
     """How a tile of clean, robust and perhaps origin becomes one of R, in their place."""
 
-    def residual_of(w: Tensor, r: Tensor, *o: Tensor) -> Tensor:
-        d = r.sub_(w)
-        if coefficient == 0:
-            return d
-        s = torch.sub(w, o[0], out=o[0]) if o else w
-        return d.sub_(s.mul_(coefficient))
+    def residual_of(tile: Wide) -> Wide:
+        w, d, *origin = tile  # d is still W_robust
+        d -= w
+        if coefficient != 0:
+            for o in origin:
+                w -= o
+            w *= coefficient
+            d -= w
+        return d
 
     return residual_of

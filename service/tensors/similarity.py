@@ -56,8 +56,7 @@ def overlap(tensors: Sequence[Float32[Tensor, "*shape"]]) -> Overlap:
     inner, both, agreed = (
         torch.zeros(count, count, dtype=torch.float64, device=device) for _ in range(3)
     )
-    for tile in tiles(*tensors):
-        rows = torch.stack(tile)
+    for rows in tiles(*tensors):
         signs = rows.sign()
         inner += rows @ rows.T
         both += signs.abs() @ signs.abs().T

@@ -4,14 +4,16 @@ torch splits a long sum over its threads, so its last bits depend on how many th
 not split within a row where there are several rows, nor what is shorter than 32 768 elements:
 hence rows of 1024, added up in chunks of 2^20 elements, and the chunks one after the other.
 
-The CPU walks tiles of fewer than 32 768 elements: all that is made on the way stays in its cache,
-and torch does not wake its threads for them. Waking them cost a factor of eight on two cores that
-other processes kept busy. Where torch has one thread anyway, tiles are four times as large, which
-halves what is lost between them. The sums do not depend on the size of the tiles.
+The CPU walks tiles of fewer than 32 768 elements where torch has several threads: it does not wake
+them for those. Waking them cost a factor of eight on two cores that other processes kept busy.
+Where torch has one thread, several of Python's do such work side by side, and wait for its lock at
+every call: a tile is then 2^18 elements, which a core's cache does not hold. One thread alone would
+be a quarter quicker with 2^15, two together are slower by a third (measured). The sums do not
+depend on the size of the tiles.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,11 +26,25 @@ CHUNK: Final = 2**20
 _ROW: Final = 1024
 _UNSPLIT: Final = 32_768
 """What is shorter, torch leaves to one thread."""
+_SHORT: Final = _UNSPLIT // 4
+"""A few rows of fewer columns are shorter than that, too."""
 _CPU_TILE: Final = 31 * _ROW
-_LONE_TILE: Final = 124 * _ROW
+_LONE_TILE: Final = 256 * _ROW
 
-Factors = Callable[..., Iterable[tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]]]
-"""From one tile of each tensor, widened to f64, to pairs of which the inner products are wanted."""
+HALVES: Final = frozenset({torch.float16, torch.bfloat16})
+
+Wide = Any
+"""A tile of some tensors in f64, `[tensors, n]`: numpy's array on the CPU, torch's elsewhere.
+
+What is made of it is written with the operators that both have. A call of numpy's takes less of
+Python's lock than one of torch's, for which several threads would wait longer than for the sums.
+"""
+
+Factors = Callable[[Wide], Iterable[tuple[Wide, Wide]]]
+"""From a tile to pairs of which the inner products are wanted.
+
+A pair of stacks asks for the inner product of each two that lie in the same place.
+"""
 
 
 def tile_of(device: torch.device) -> int:
@@ -36,9 +52,22 @@ def tile_of(device: torch.device) -> int:
     return _CPU_TILE if device.type == "cpu" else CHUNK
 
 
+def quickest(device: torch.device) -> int:
+    """How many elements to take at a time, where that is no sum: torch alone may wake threads."""
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        return _LONE_TILE
+    return tile_of(device)
+
+
+def block_of(device: torch.device, columns: int) -> int:
+    """How many elements of rows to work on at a time, so that `row_sums` sums them all alike."""
+    return quickest(device) if columns < _SHORT else tile_of(device)
+
+
 def row_sums(values: Float[Tensor, "rows columns"]) -> Float[Tensor, " rows"]:
     """The sum of each row, in the dtype of the values."""
-    if values.numel() < _UNSPLIT:
+    lone = values.device.type == "cpu" and torch.get_num_threads() == 1
+    if values.numel() < _UNSPLIT or (lone and values.shape[1] < _SHORT):
         return values.sum(dim=1)
     while values.shape[1] > _ROW:
         whole = values.shape[1] // _ROW * _ROW
@@ -55,99 +84,92 @@ def widen(values: Float[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
     return values.to(torch.float64)
 
 
-def tiles(*tensors: Float[Tensor, "*shape"]) -> Iterator[tuple[Float64[Tensor, " n"], ...]]:
+def tiles(*tensors: Float[Tensor, "*shape"]) -> Iterator[Float64[Tensor, "tensors n"]]:
     """Walk tensors of one shape side by side, widened to f64, no tile across a chunk's end.
 
     A tile is a copy that may be changed, in memory that the next tile takes over.
     """
-    for _, tile in _tiles(tensors, tile_of(tensors[0].device)):
-        yield tile
+    for chunk in _chunks(tensors, tile_of(tensors[0].device)):
+        yield from map(torch.as_tensor, chunk)
 
 
-def pieces(*tensors: Float[Tensor, "*shape"]) -> Iterator[tuple[Float64[Tensor, " n"], ...]]:
+def pieces(*tensors: Float[Tensor, "*shape"]) -> Iterator[Wide]:
     """Tiles of whatever size is quickest now, for what comes out the same for all sizes."""
-    for _, tile in _tiles(tensors, _quickest(tensors[0].device)):
-        yield tile
+    for chunk in _chunks(tensors, quickest(tensors[0].device)):
+        yield from chunk
 
 
 def inner_products(factors: Factors, *tensors: Float[Tensor, "*shape"]) -> list[float]:
     """The inner products of what `factors` makes of the tiles; none at all for empty tensors."""
-    chunks: list[list[list[Tensor]]] = []
+    table: list[Tensor] = []
     with np.errstate(all="ignore"):  # what is not finite is the caller's to judge
-        for opens_chunk, tile in _tiles(tensors, _quickest(tensors[0].device)):
-            parts = [_rows(a, b) for a, b in factors(*tile)]
-            if opens_chunk:
-                chunks.append([[] for _ in parts])
-            for rows, part in zip(chunks[-1], parts, strict=True):
-                rows.append(part)
+        for chunk in _chunks(tensors, quickest(tensors[0].device)):
+            rows = [[_rows(a, b) for a, b in factors(tile)] for tile in chunk]
+            columns = [torch.cat([torch.as_tensor(part) for part in row]) for row in rows]
+            table.append(row_sums(torch.cat(columns, dim=1)))
     # Once for all: on CUDA each number that is fetched waits for the device.
-    table = [
-        torch.stack([row_sums(torch.cat(rows)[None])[0] for rows in chunk]) for chunk in chunks
-    ]
-    sums = [row.tolist() for row in (torch.stack(table) if table else ())]
+    sums = torch.stack(table).tolist() if table else []
     return [_in_order(column) for column in zip(*sums, strict=True)]
 
 
-def _quickest(device: torch.device) -> int:
-    """How many elements to take at a time: with one thread there is none to be woken."""
-    if device.type == "cpu" and torch.get_num_threads() == 1:
-        return _LONE_TILE
-    return tile_of(device)
-
-
-def _tiles(
-    tensors: Sequence[Float[Tensor, "*shape"]], step: int
-) -> Iterator[tuple[bool, tuple[Float64[Tensor, " n"], ...]]]:
+def _chunks(tensors: Sequence[Float[Tensor, "*shape"]], step: int) -> Iterator[Iterator[Wide]]:
+    """The tiles of each chunk."""
     count = tensors[0].numel()
-    wide = [_Widened(tensor.reshape(-1), min(step, count)) for tensor in tensors]
-    for chunk in range(0, count, CHUNK):
-        end = min(chunk + CHUNK, count)
-        for start in range(chunk, end, step):
-            stop = min(start + step, end)
-            yield start == chunk, tuple(each.tile(start, stop) for each in wide)
+    wide = torch.empty(
+        (len(tensors), min(step, count)), dtype=torch.float64, device=tensors[0].device
+    )
+    flats = [tensor.reshape(-1) for tensor in tensors]
+    for start in range(0, count, CHUNK):
+        yield _widened([flat[start : start + CHUNK] for flat in flats], wide)
 
 
-class _Widened:
-    """A tensor's tiles in f64, one after the other in one place.
+def _widened(
+    chunk: Sequence[Float[Tensor, " n"]], wide: Float64[Tensor, "tensors step"]
+) -> Iterator[Wide]:
+    """The tiles of one chunk, one after the other in one place.
 
     Memory that is asked for anew for each tile costs more than the arithmetic: it is given back to
-    the system and has to be mapped again.
+    the system and has to be mapped again. Halves go by way of f32: exact, too, and three times as
+    fast.
     """
+    single = [each.to(torch.float32) if each.dtype in HALVES else each for each in chunk]
+    count, step = len(single[0]), wide.shape[1]
+    if wide.device.type != "cpu":
+        for start in range(0, count, step):
+            tile = wide[:, : min(step, count - start)]
+            for into, each in zip(tile, single, strict=True):
+                into.copy_(each[start : start + step])
+            yield tile
+        return
+    arrays = [each.numpy() for each in single]
+    for start in range(0, count, step):
+        part = wide.numpy()[:, : count - start]
+        for row, array in zip(part, arrays, strict=True):
+            row[:] = array[start : start + step]
+        yield part
 
-    def __init__(self, flat: Float[Tensor, " n"], step: int) -> None:
-        self._flat = flat
-        self._wide = torch.empty(step, dtype=torch.float64, device=flat.device)
-        # Halves by way of f32: exact, too, and three times as fast.
-        by_way = step if flat.dtype in {torch.float16, torch.bfloat16} else 0
-        self._between = torch.empty(by_way, dtype=torch.float32, device=flat.device)
 
-    def tile(self, start: int, stop: int) -> Float64[Tensor, " n"]:
-        """Elements `[start, stop)`."""
-        part = self._flat[start:stop]
-        if self._between.numel():
-            part = self._between[: stop - start].copy_(part)
-        return self._wide[: stop - start].copy_(part)
-
-
-def _rows(a: Float64[Tensor, " n"], b: Float64[Tensor, " n"]) -> Float64[Tensor, " rows"]:
+def _rows(a: Wide, b: Wide) -> Wide:
     """Inner products of rows of 1024, and of the shorter row that is left."""
-    whole = a.numel() // _ROW * _ROW
-    heads = _each(a[:whole].view(-1, _ROW), b[:whole].view(-1, _ROW))
-    return (
-        heads if whole == a.numel() else torch.cat([heads, _each(a[None, whole:], b[None, whole:])])
-    )
+    count = a.shape[-1]
+    rows = count // _ROW
+    whole = rows * _ROW
+    stacks = [each.reshape(-1, count) for each in (a, b)]
+    heads = _each(*(each[:, :whole].reshape(len(each), rows, _ROW) for each in stacks))
+    if whole == count:
+        return heads
+    tails = _each(*(each[:, None, whole:] for each in stacks))
+    if isinstance(heads, Tensor):
+        return torch.cat([heads, tails], dim=1)
+    return np.concatenate([heads, tails], axis=1)
 
 
-def _each(
-    a: Float64[Tensor, "rows columns"], b: Float64[Tensor, "rows columns"]
-) -> Float64[Tensor, " rows"]:
+def _each(a: Wide, b: Wide) -> Wide:
     """The inner product of each row; on the CPU by numpy, which need not store the products.
 
     torch has it, too, but at eight times the cost, and for long rows on several threads.
     """
-    if a.device.type != "cpu":
-        return (a * b).sum(dim=1)
-    return torch.from_numpy(np.vecdot(a.numpy(), b.numpy()))
+    return (a * b).sum(dim=-1) if isinstance(a, Tensor) else np.vecdot(a, b)
 
 
 def _in_order(values: Sequence[float]) -> float:

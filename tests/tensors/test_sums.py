@@ -12,9 +12,9 @@ from service.tensors import sums
 def test_a_sum_is_right_and_the_same_for_any_number_of_threads(count: int) -> None:
     values = torch.randn(count, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
-    one = sums.inner_products(lambda v: [(v, torch.ones_like(v)), (v, v)], values)
+    one = sums.inner_products(lambda v: [(v, v * 0 + 1), (v, v)], values)
     torch.set_num_threads(3)
-    three = sums.inner_products(lambda v: [(v, torch.ones_like(v)), (v, v)], values)
+    three = sums.inner_products(lambda v: [(v, v * 0 + 1), (v, v)], values)
 
     assert one == three
     assert one[0] == pytest.approx(math.fsum(values.tolist()), abs=1e-9)
@@ -38,6 +38,35 @@ def test_a_tile_may_be_changed_and_the_tensor_stays() -> None:
         tile.zero_()
 
     assert values.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("count", [5, 1024, 300_000, sums.CHUNK + 1030])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_pair_of_stacks_gives_the_products_of_each_two(count: int, dtype: torch.dtype) -> None:
+    a, b = torch.randn(2, count, generator=torch.Generator().manual_seed(4)).to(dtype)
+
+    stacked = sums.inner_products(lambda tile: [(tile, tile), (tile[0], tile[1])], a, b)
+
+    assert stacked == [
+        *sums.inner_products(lambda tile: [(tile[0], tile[0])], a),
+        *sums.inner_products(lambda tile: [(tile[0], tile[0])], b),
+        *sums.inner_products(lambda tile: [(tile[0], tile[1])], a, b),
+    ]
+
+
+@pytest.mark.parametrize("shape", [(300, 777), (1200, 1024), (40_000, 33), (9, 8000)])
+def test_blocks_for_one_thread_give_the_row_sums_of_blocks_for_many(shape: tuple[int, int]) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+
+    def by_blocks() -> torch.Tensor:
+        block = max(1, sums.block_of(values.device, shape[1]) // shape[1])
+        return torch.cat([sums.row_sums(part) for part in torch.split(values, block)])
+
+    torch.set_num_threads(3)
+    many = by_blocks()
+    torch.set_num_threads(1)
+
+    assert torch.equal(by_blocks(), many)
 
 
 def test_nothing_has_no_sums() -> None:
