@@ -16,7 +16,7 @@ from torch import Tensor
 from service import errors
 from service.compute.sources import digest_of
 from service.layout.codecs import Codec, Kind
-from service.layout.patchfile import Notes, Packed, compose_header, compose_index
+from service.layout.patchfile import Notes, Packed, compose_header, compose_index, seal_of
 from service.names import Digest
 from service.tensors import codec, raw
 from service.tensors.codec import Coded
@@ -110,7 +110,7 @@ class PatchWriter:
         self.tensors.append(ready.tensor)
 
     def finish(self, notes: Notes) -> tuple[Digest, int]:
-        """Write the file; its digest and size."""
+        """Write the file, its seal last; its digest and size."""
         index = compose_index(self.tensors, notes)
         header = compose_header(self.tensors, len(index))
         sha256 = hashlib.sha256()
@@ -118,6 +118,9 @@ class PatchWriter:
             for part in chain([header.raw], self._halves, self._written(), [index]):
                 sha256.update(part)
                 out.write(part)
+            seal = seal_of(sha256.digest(), [tensor.digest for tensor in self.tensors])
+            sha256.update(seal)
+            out.write(seal)
         return Digest(f"sha256:{sha256.hexdigest()}"), header.file_size
 
     def _written(self) -> Iterator[bytes]:

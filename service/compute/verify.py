@@ -1,5 +1,6 @@
 """Check a patch file that was made elsewhere: every tensor decoded, every promise held."""
 
+import hashlib
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Final
@@ -15,6 +16,7 @@ from service.layout.patchfile import PatchFile, SignatureTensor
 from service.tensors.claims import summary_of
 from service.tensors.sums import inner_products
 
+_READ_BYTES: Final = 2**20
 _TOLERANCE: Final = 0.01
 """Unit gain holds to the rounding of an f16 scale; what is beyond 1 % is a lie or a mistake."""
 
@@ -41,9 +43,19 @@ def verify_patch(read: Read, size_bytes: int, device: torch.device) -> Verified:
         if not bool(decoded.isfinite().all()):
             raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} holds NaN or infinity")
         _check_norm(tensor, sqrt(sum(inner_products(lambda q: [(q, q)], decoded))))
-    if patch.seal not in {None, patchfile.seal_of(digests)}:
-        raise errors.NotAPatchFile("its tensors do not hash to its seal")
+    if patch.seal is not None:
+        before = _sha256(read, size_bytes - len(patch.seal))
+        if patch.seal != patchfile.seal_of(before, digests):
+            raise errors.NotAPatchFile("its bytes and its tensors do not hash to its seal")
     return Verified(patch, summary_of(patch))
+
+
+def _sha256(read: Read, end: int) -> bytes:
+    """Of the file's first `end` bytes."""
+    sha256 = hashlib.sha256()
+    for start in range(0, end, _READ_BYTES):
+        sha256.update(read(start, min(start + _READ_BYTES, end)))
+    return sha256.digest()
 
 
 def _check_norm(tensor: SignatureTensor, packed: float) -> None:

@@ -24,6 +24,7 @@ from service.layout.header import Read
 from service.layout.patchfile import Notes, Packed
 from service.names import Digest, TensorAddress, digest_of
 from tests.pairs import CPU, reader
+from tests.patchfiles import sealed
 
 Array = NDArray[np.float32]
 Signature = dict[str, Array]
@@ -55,7 +56,7 @@ def patch(
             )
         )
     made = patchfile.compose_index(packed, Notes())
-    return patchfile.compose_header(packed, len(made)).raw + codes + made
+    return sealed(patchfile.compose_header(packed, len(made)).raw + codes + made, packed)
 
 
 def source(content: bytes) -> PatchSource:

@@ -23,6 +23,7 @@ from service.layout.splice import BlobRange, plan_patched, plan_undo
 from service.names import Digest, TensorAddress, canonical_recipe, digest_of
 from service.tensors import codec, raw
 from tests.pairs import CPU, reader
+from tests.patchfiles import sealed
 
 PATH = "model.safetensors"
 FLOATS = ["F64", "F32", "F16", "BF16"]
@@ -103,7 +104,8 @@ def _patch(parts: list[tuple[TensorEntry, int]], random: torch.Generator) -> byt
         halves += raw.octets(coded.halves)
         codes += raw.octets(coded.codes)
     index = patchfile.compose_index(tensors, Notes())
-    return patchfile.compose_header(tensors, len(index)).raw + halves + codes + index
+    header = patchfile.compose_header(tensors, len(index))
+    return sealed(header.raw + halves + codes + index, tensors)
 
 
 def _canonical(case: Case) -> list[tuple[PatchSource, Decimal]]:

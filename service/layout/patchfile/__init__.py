@@ -11,7 +11,8 @@
     │                             │  and behind it, as they are, for T tensors with K kernels:
     │          norms  f32 [K, 2]  │    ‖R‖ before it was packed and ‖W‖ of the clean weight
     │          pins   [T, 8]      │    the first 8 bytes of sha256(D); D as f32, row by row
-    │          seal   [32]        │    sha256 of the T whole sha256(D), 32 bytes each
+    │          seal   [32]        │    sha256 of: the sha256 of all bytes of the file up to here,
+    │                             │    then the T whole sha256(D), 32 bytes each
     └─────────────────────────────┘
 
     {"files": ["model.safetensors"],            weight files that the tensors lie in
@@ -49,12 +50,13 @@ they. Numbers are little-endian throughout.
 Why this shape: a small patch has 20 to 40 KB of codes. Ordinary entries with their digests would
 cost more, so would offsets; 64 hexadecimal digits a tensor were half of the index of version 1
 (`first`), which is still read. Eight bytes find a decoder that is wrong about one tensor; the seal
-holds all of them whole.
+holds all of them whole, and all the rest of the file: a norm, too, says how patches are balanced.
 """
 
 from service.layout.patchfile.parts import (
     FORMAT,
     METADATA,
+    SEAL_BYTES,
     Notes,
     Packed,
     PatchFile,
@@ -67,6 +69,7 @@ __all__ = [
     "FORMAT",
     "MAX_INDEX_BYTES",
     "METADATA",
+    "SEAL_BYTES",
     "Notes",
     "Packed",
     "PatchFile",

@@ -19,6 +19,7 @@ ENTRIES: Final[Mapping[str, str]] = {"halves": "F16", "codes": "U8", "index": "U
 
 PIN_BYTES: Final = 8
 """How much of a tensor's digest the index holds."""
+SEAL_BYTES: Final = 32
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -61,7 +62,8 @@ class SignatureTensor:
 class PatchFile:
     """A patch file whose index holds together; its codes have not been looked at.
 
-    `seal` is the sha256 of the whole digests of all tensors; None in version 1, which has these.
+    `seal` holds all of the file, and the whole digests of all tensors; None in version 1, which has
+    these and nothing that holds its norms.
     """
 
     tensors: tuple[SignatureTensor, ...]
@@ -69,7 +71,7 @@ class PatchFile:
     inputs: Mapping[str, Any]
     summary: Mapping[str, Any]
     header: Header
-    seal: str | None = None
+    seal: bytes | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:

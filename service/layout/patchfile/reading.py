@@ -9,8 +9,14 @@ from service.layout.codecs import codes_bytes, halves_count
 from service.layout.header import Header, Read, read_header
 from service.layout.patchfile import checks, first, rows
 from service.layout.patchfile.checks import BadIndex
-from service.layout.patchfile.parts import ENTRIES, FORMAT, PatchFile, SignatureTensor
-from service.layout.patchfile.rows import SEAL_BYTES, Row
+from service.layout.patchfile.parts import (
+    ENTRIES,
+    FORMAT,
+    SEAL_BYTES,
+    PatchFile,
+    SignatureTensor,
+)
+from service.layout.patchfile.rows import Row
 from service.layout.strict_json import BadJson, json_object
 from service.names import ByteRange, TensorAddress
 
@@ -41,7 +47,7 @@ def read(read: Read, size_bytes: int) -> PatchFile:
         )
     except BadIndex as error:
         raise errors.NotAPatchFile(str(error)) from error
-    seal = tail[-SEAL_BYTES:].hex() or None
+    seal = tail[-SEAL_BYTES:] or None
     return PatchFile(tensors, parameters, inputs, summary, header, seal)
 
 

@@ -12,9 +12,7 @@ from service.layout.codecs import Codec, Kind, codes_bytes
 from service.layout.deflate import MAX_RATIO
 from service.layout.patchfile import checks
 from service.layout.patchfile.checks import BadIndex
-from service.layout.patchfile.parts import PIN_BYTES
-
-SEAL_BYTES: Final = 32
+from service.layout.patchfile.parts import PIN_BYTES, SEAL_BYTES
 
 _NORMS: Final = struct.Struct("<2f")
 _COLUMNS: Final = ("file", "name", "shape", "kind", "codec", "exponent", "deflated", "kernel")

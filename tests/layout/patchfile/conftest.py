@@ -12,6 +12,7 @@ from service.layout.codecs import Codec, Kind
 from service.layout.patchfile import Notes, Packed
 from service.names import TensorAddress
 from service.tensors import codec, raw
+from tests.patchfiles import sealed
 
 Case = tuple[str, str, Tensor, Codec]
 
@@ -54,4 +55,4 @@ def _write(cases: Sequence[Case], notes: Notes) -> Written:
         )
     index = patchfile.compose_index(tensors, notes)
     header = patchfile.compose_header(tensors, len(index))
-    return Written(header.raw + halves + codes + index, decoded)
+    return Written(sealed(header.raw + halves + codes + index, tensors), decoded)

@@ -40,7 +40,7 @@ def decode(content: bytes) -> list[tuple[str, str, str, Floats]]:
         found.append((index["files"][row["file"]], row["name"], row["kind"], unpacked))
         digests.append(hashlib.sha256(unpacked.astype("<f4").tobytes()).digest())
     assert codes.size == halves.size == 0
-    _check_pins(version, rows, tail, digests)
+    _check_pins(version, rows, tail, digests, content)
     return found
 
 
@@ -89,7 +89,7 @@ def _tensor(row: dict[str, Any], own: Bytes, half: npt.NDArray[np.float16]) -> F
 
 
 def _check_pins(
-    version: str, rows: list[dict[str, Any]], tail: bytes, digests: list[bytes]
+    version: str, rows: list[dict[str, Any]], tail: bytes, digests: list[bytes], content: bytes
 ) -> None:
     if version == "1":
         assert tail == b""
@@ -98,4 +98,5 @@ def _check_pins(
     at = 8 * sum(row["kernel"] for row in rows)
     pins = [tail[at + 8 * i :][:8] for i in range(len(rows))]
     assert pins == [digest[:8] for digest in digests]
-    assert tail[at + 8 * len(rows) :] == hashlib.sha256(b"".join(digests)).digest()
+    sealed = [hashlib.sha256(content[:-32]).digest(), *digests]
+    assert tail[at + 8 * len(rows) :] == hashlib.sha256(b"".join(sealed)).digest()
