@@ -54,7 +54,7 @@ def test_a_balanced_recipe_is_not_warned_of_as_a_plain_sum(spoken: Command) -> N
 
 @pytest.mark.usefixtures("rain")
 def test_a_matrix_for_people_has_a_column_a_patch(spoken: Command) -> None:
-    shown = spoken("similar", "vision/fog", "vision/likeness-rain").out
+    shown = spoken("similar", FOG, RAIN).out
 
     assert [len(line.split()) for line in shown.splitlines()] == [2, 4, 4]
 
