@@ -1,6 +1,5 @@
 """Real parts for every test: one Postgres a session, a fresh database a worker, a blob folder."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import psycopg
 import pytest
 import structlog
 from _pytest.nodeid import coerce_node_id
-from psycopg import sql
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -17,6 +15,7 @@ from service.blobs.folder import FolderStore
 from service.db import engine as engines
 from service.db import migrate
 from service.embedded.postgres import start_temporary
+from tests import databases
 
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -85,13 +84,8 @@ def migrated_template(postgres_url: str) -> str:
 @pytest.fixture
 def own_database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
     """A migrated database of the test's own, for what must commit."""
-    name = sql.Identifier(f"own_{os.urandom(6).hex()}")
-    template = sql.Identifier(migrated_template)
-    with psycopg.connect(postgres_url, autocommit=True, dbname="postgres") as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
-    yield engines.with_database(postgres_url, name.as_string().strip('"'))
-    with psycopg.connect(postgres_url, autocommit=True, dbname="postgres") as admin:
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with databases.copied(postgres_url, migrated_template) as url:
+        yield url
 
 
 @pytest.fixture

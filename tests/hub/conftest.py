@@ -1,15 +1,12 @@
 """One application on real parts with a model, a patch and a built recipe, driven in process."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
-from psycopg import sql
 from pydantic import SecretStr
 from safetensors.numpy import save
 from sqlalchemy.orm import Session
@@ -27,19 +24,14 @@ from service.registry.access import OWNER
 from service.registry.builds import Overlay
 from service.schemas.operations import Scope
 from service.settings import Settings
-from tests import factories
+from tests import databases, factories
 from tests.hub.shelf import FILE, RECIPE, Shelf
 
 
 @pytest.fixture(scope="module")
 def database_of_the_module(postgres_url: str, migrated_template: str) -> Iterator[str]:
-    name, template = (
-        sql.Identifier(each) for each in (f"hub_{os.urandom(6).hex()}", migrated_template)
-    )
-    with psycopg.connect(postgres_url, autocommit=True, dbname="postgres") as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
-        yield engines.with_database(postgres_url, name.as_string().strip('"'))
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with databases.copied(postgres_url, migrated_template) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
