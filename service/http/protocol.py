@@ -9,10 +9,9 @@ This drops both at once.
 `http.response.zerocopysend`, as ASGI's specification has it: a part of a file goes from the page
 cache to the socket by `os.sendfile` and never enters this process. Not offered under TLS. Whenever
 the socket has room, up to 1 MiB goes out, and then other connections have their turn; a slow client
-holds no thread. Measured with eight readers on two busy cores, for turns of 512 KiB, 1 MiB and
-2 MiB: 0.137, 0.130 and 0.127 CPU-seconds per GiB (nginx 0.108), and 95 of 100 small requests beside
-them within 7.5, 6.0 and 7.5 ms (nginx 11). A thread that sends until the socket is full took half
-as much again.
+holds no thread. On busy cores a turn of 512 KiB took a tenth more CPU, one of 2 MiB as much, and a
+thread that sends until the socket is full took half as much again. With 1 MiB and eight readers on
+two quiet cores: 0.12 CPU-seconds per GiB (nginx 0.09), small requests beside them within 5 ms.
 
 A client that takes nothing for `stalled_after_s`, a field beside those of the specification, is a
 `TimeoutError`.
