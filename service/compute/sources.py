@@ -1,7 +1,7 @@
 """Where tensors come from: byte readers over weight files and patch files, and a device."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Final
@@ -18,7 +18,8 @@ from service.names import ByteRange, TensorAddress
 from service.tensors import codec, raw
 
 _READ_BYTES: Final = 16 * 2**20
-_CHECKED_AT_ONCE: Final = codec.ALIGNED * 2**14
+_PART: Final = codec.ALIGNED * 2**14
+"""Elements that are decoded at once where the whole is not wanted."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,24 @@ def decode(source: PatchSource, tensor: SignatureTensor, device: torch.device) -
 
     Raises `NotAPatchFile`, naming the tensor.
     """
-    return decode_with_digest(source, tensor, device)[0]
+    decoded = _unpacked(source, tensor, device).part(0, tensor.numel).reshape(tensor.shape)
+    check(tensor, digest_of(decoded))
+    return decoded
+
+
+def decoded_parts(
+    source: PatchSource, tensor: SignatureTensor, device: torch.device
+) -> Iterator[Tensor]:
+    """One tensor of a signature, flat, part after part; not held to its digest: see `check`.
+
+    Raises `NotAPatchFile`, naming the tensor.
+    """
+    return _parts(_unpacked(source, tensor, device), tensor.numel)
+
+
+def _parts(unpacked: codec.Unpacked, numel: int) -> Iterator[Tensor]:
+    for start in range(0, numel, _PART):
+        yield unpacked.part(start, min(numel, start + _PART))
 
 
 def unpack(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> codec.Unpacked:
@@ -95,28 +113,14 @@ def unpack(source: PatchSource, tensor: SignatureTensor, device: torch.device) -
     unpacked = _unpacked(source, tensor, device)
     if source.checked is None or tensor.address not in source.checked:
         sha256 = hashlib.sha256()
-        for start in range(0, tensor.numel, _CHECKED_AT_ONCE):
-            end = min(tensor.numel, start + _CHECKED_AT_ONCE)
-            sha256.update(raw.octets(unpacked.part(start, end)))
-        _check(tensor, sha256.hexdigest())
+        for part in _parts(unpacked, tensor.numel):
+            sha256.update(raw.octets(part))
+        check(tensor, sha256.hexdigest())
         if source.checked is not None:
             source.checked.add(tensor.address)
     if source.unpacked is not None:
         source.unpacked[place] = unpacked
     return unpacked
-
-
-def decode_with_digest(
-    source: PatchSource, tensor: SignatureTensor, device: torch.device
-) -> tuple[Tensor, str]:
-    """Decode and check one tensor of a signature, and give its whole digest, too.
-
-    Raises `NotAPatchFile`, naming the tensor.
-    """
-    decoded = _unpacked(source, tensor, device).part(0, tensor.numel).reshape(tensor.shape)
-    digest = digest_of(decoded)
-    _check(tensor, digest)
-    return decoded, digest
 
 
 def _unpacked(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> codec.Unpacked:
@@ -129,7 +133,11 @@ def _unpacked(source: PatchSource, tensor: SignatureTensor, device: torch.device
         raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} {error}") from error
 
 
-def _check(tensor: SignatureTensor, digest: str) -> None:
+def check(tensor: SignatureTensor, digest: str) -> None:
+    """Hold a decoded tensor to what its file pins; `digest` is whole, in hexadecimal digits.
+
+    Raises `NotAPatchFile`, naming the tensor.
+    """
     if not digest.startswith(tensor.digest):
         raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} does not hash to its digest")
 

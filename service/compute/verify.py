@@ -8,11 +8,12 @@ from typing import Any, Final
 import torch
 
 from service import errors
-from service.compute.sources import PatchSource, decode_with_digest
+from service.compute.sources import PatchSource, check, decoded_parts
 from service.layout import patchfile
 from service.layout.codecs import Codec
 from service.layout.header import Read
 from service.layout.patchfile import PatchFile, SignatureTensor
+from service.tensors import raw
 from service.tensors.claims import summary_of
 from service.tensors.sums import inner_products
 
@@ -36,18 +37,29 @@ def verify_patch(read: Read, size_bytes: int, device: torch.device) -> Verified:
     """
     patch = patchfile.read(read, size_bytes)
     source = PatchSource(patch, read)
-    digests = []
-    for tensor in patch.tensors:
-        decoded, digest = decode_with_digest(source, tensor, device)
-        digests.append(digest)
-        if not bool(decoded.isfinite().all()):
-            raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} holds NaN or infinity")
-        _check_norm(tensor, sqrt(sum(inner_products(lambda q: [(q, q)], decoded))))
+    digests = [_verified(source, tensor, device) for tensor in patch.tensors]
     if patch.seal is not None:
         before = _sha256(read, size_bytes - len(patch.seal))
         if patch.seal != patchfile.seal_of(before, digests):
             raise errors.NotAPatchFile("its bytes and its tensors do not hash to its seal")
     return Verified(patch, summary_of(patch))
+
+
+def _verified(source: PatchSource, tensor: SignatureTensor, device: torch.device) -> str:
+    """The digest of one tensor, which is never whole in memory: a small file can claim a large one.
+
+    Raises `NotAPatchFile`, naming the tensor.
+    """
+    sha256, square, is_finite = hashlib.sha256(), 0.0, True
+    for part in decoded_parts(source, tensor, device):
+        sha256.update(raw.octets(part))
+        square += sum(inner_products(lambda q: [(q, q)], part))
+        is_finite = is_finite and bool(part.isfinite().all())
+    check(tensor, sha256.hexdigest())
+    if not is_finite:
+        raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} holds NaN or infinity")
+    _check_norm(tensor, sqrt(square))
+    return sha256.hexdigest()
 
 
 def _sha256(read: Read, end: int) -> bytes:

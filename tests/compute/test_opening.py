@@ -54,13 +54,13 @@ def test_its_tensors_are_held_to_theirs_the_first_time(
     content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[str] = []
-    real = sources._check
+    real = sources.check
 
     def counted(tensor: SignatureTensor, digest: str) -> None:
         checked.append(tensor.name)
         real(tensor, digest)
 
-    monkeypatch.setattr(sources, "_check", counted)
+    monkeypatch.setattr(sources, "check", counted)
 
     first, second = decode_all(opened(content)), decode_all(opened(content))
 
@@ -91,7 +91,7 @@ def test_a_file_that_the_worker_checked_before_is_not_checked_again(
     def never(*_: object) -> None:
         raise AssertionError("checked again")
 
-    monkeypatch.setattr(sources, "_check", never)
+    monkeypatch.setattr(sources, "check", never)
     file = PatchInput(digest_of(content), len(content), "a/b@1", Decimal(1), is_checked=True)
 
     assert decode_all(open_patch(file, lambda _: lambda start, end: content[start:end]))
