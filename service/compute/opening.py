@@ -1,6 +1,5 @@
 """From the names in a job to things that can be read."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import torch
 
 from service import errors
 from service.compute.jobs import ModelInput, PatchInput
-from service.compute.sources import ModelFiles, PatchSource, WeightFile
+from service.compute.sources import ModelFiles, PatchSource, WeightFile, sha256_of
 from service.layout import patchfile
 from service.layout.codecs import codes_bytes
 from service.layout.disk import RangeReader
@@ -70,7 +69,7 @@ def _opened(patch: PatchInput, open_read: OpenRead) -> tuple[Read, bool]:
     """Reads of a patch file, and whether it is held to its digest; raises `DamagedBlob`."""
     read = open_read(patch.digest)
     if isinstance(read, RangeReader) and read.fileno() is not None:
-        if _sha256_of(read, patch.size_bytes) != patch.digest:
+        if f"sha256:{sha256_of(read, patch.size_bytes).hex()}" != patch.digest:
             raise errors.DamagedBlob(patch.digest)
         return read, True
     if patch.size_bytes > HELD_BYTES:
@@ -152,15 +151,6 @@ _KEPT: Final = _Keeper()
 def _unpacked_bytes(tensor: SignatureTensor) -> int:
     halves = 2 * tensor.halves.size_bytes  # kept in f32
     return codes_bytes(tensor.codec, tensor.shape) + halves
-
-
-def _sha256_of(read: RangeReader, size_bytes: int) -> Digest:
-    sha256, buffer = hashlib.sha256(), memoryview(bytearray(min(size_bytes, MIB)))
-    for start in range(0, size_bytes, MIB):
-        part = buffer[: size_bytes - start]
-        read.fill(part, start)
-        sha256.update(part)
-    return Digest(f"sha256:{sha256.hexdigest()}")
 
 
 @lru_cache(maxsize=256)

@@ -18,6 +18,7 @@ from service.names import ByteRange, TensorAddress
 from service.tensors import codec, raw
 
 _READ_BYTES: Final = 16 * 2**20
+_HASHED_BYTES: Final = 2**20
 _PART: Final = codec.ALIGNED * 2**14
 """Elements that are decoded at once where the whole is not wanted."""
 
@@ -145,6 +146,16 @@ def check(tensor: SignatureTensor, digest: str) -> None:
 def digest_of(decoded: Tensor) -> str:
     """The sha256 that pins a decoded tensor: f32, little endian, row by row."""
     return hashlib.sha256(raw.octets(decoded)).hexdigest()
+
+
+def sha256_of(read: Read, end: int) -> bytes:
+    """The sha256 of a file's first `end` bytes, read a piece at a time."""
+    sha256, buffer = hashlib.sha256(), torch.empty(min(end, _HASHED_BYTES), dtype=torch.uint8)
+    for start in range(0, end, _HASHED_BYTES):
+        piece = buffer[: end - start]
+        fill(piece, read, start)
+        sha256.update(raw.octets(piece))
+    return sha256.digest()
 
 
 def fill(buffer: Tensor, read: Read, start: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 
 from service import errors
-from service.compute.sources import PatchSource, check, decoded_parts
+from service.compute.sources import PatchSource, check, decoded_parts, sha256_of
 from service.layout import patchfile
 from service.layout.codecs import Codec
 from service.layout.header import Read
@@ -17,7 +17,6 @@ from service.tensors import raw
 from service.tensors.claims import summary_of
 from service.tensors.sums import inner_products
 
-_READ_BYTES: Final = 2**20
 _TOLERANCE: Final = 0.01
 """Unit gain holds to the rounding of an f16 scale; what is beyond 1 % is a lie or a mistake."""
 
@@ -39,7 +38,7 @@ def verify_patch(read: Read, size_bytes: int, device: torch.device) -> Verified:
     source = PatchSource(patch, read)
     digests = [_verified(source, tensor, device) for tensor in patch.tensors]
     if patch.seal is not None:
-        before = _sha256(read, size_bytes - len(patch.seal))
+        before = sha256_of(read, size_bytes - len(patch.seal))
         if patch.seal != patchfile.seal_of(before, digests):
             raise errors.NotAPatchFile("its bytes and its tensors do not hash to its seal")
     return Verified(patch, summary_of(patch))
@@ -60,14 +59,6 @@ def _verified(source: PatchSource, tensor: SignatureTensor, device: torch.device
         raise errors.NotAPatchFile(f"tensor {str(tensor.address)!r} holds NaN or infinity")
     _check_norm(tensor, sqrt(square))
     return sha256.hexdigest()
-
-
-def _sha256(read: Read, end: int) -> bytes:
-    """Of the file's first `end` bytes."""
-    sha256 = hashlib.sha256()
-    for start in range(0, end, _READ_BYTES):
-        sha256.update(read(start, min(start + _READ_BYTES, end)))
-    return sha256.digest()
 
 
 def _check_norm(tensor: SignatureTensor, packed: float) -> None:

@@ -153,17 +153,23 @@ def _explained(
     return Explained(
         wanted=wanted,
         solved=scales,
-        reached=[
-            sum(g * float(a) for g, a in zip(row, scales, strict=True)) / (row[number] * float(s))
-            if s
-            else None
-            for number, (row, s) in enumerate(zip(known["gram"], wanted, strict=True))
-        ],
+        reached=_reached(known["gram"], wanted, scales),
         condition=known["balance"]["condition"],
         gram=known["gram"],
         layers=[LayerGram.model_validate(layer) for layer in known["layers"]],
         recipe=recipes.pinned(composed),
     )
+
+
+def _reached(
+    gram: Sequence[Sequence[float]], wanted: Sequence[Decimal], scales: Sequence[Decimal]
+) -> list[float | None]:
+    """How far the sum goes along each signature, of what that one alone would; None at zero."""
+    along = [sum(g * float(a) for g, a in zip(row, scales, strict=True)) for row in gram]
+    return [
+        length / (gram[number][number] * float(scale)) if scale else None
+        for number, (length, scale) in enumerate(zip(along, wanted, strict=True))
+    ]
 
 
 # ── interference ─────────────────────────────────────────────────────────────────────────────
